@@ -1,0 +1,34 @@
+//! A monotonic clock that also counts while the process is stopped or the machine sleeps.
+
+use std::time::Duration;
+
+/// A point on `CLOCK_BOOTTIME`. Unlike [`std::time::Instant`] it goes on through a suspended machine, so the age of
+/// an intent or a lease is never underestimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BootInstant(Duration);
+
+impl BootInstant {
+    /// Now.
+    pub fn now() -> Self {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let secs = u64::try_from(now.tv_sec).unwrap_or(0);
+        let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
+        Self(Duration::new(secs, nanos))
+    }
+
+    /// Time gone by since `self`.
+    pub fn elapsed(self) -> Duration {
+        Self::now().0.saturating_sub(self.0)
+    }
+
+    /// This point moved forward.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+
+    /// Time until this point, zero if it has passed.
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_sub(Self::now().0)
+    }
+}

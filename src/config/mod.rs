@@ -1,0 +1,157 @@
+//! One checked configuration from a TOML file, `REPROVISIOND_*` variables and flags, in that order.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::domain::id::TenantName;
+
+/// Everything `run` needs, already checked: no later code has to doubt a value.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the queue is.
+    pub database: Database,
+    /// How this process works.
+    pub worker: Worker,
+    /// How calls are filled.
+    pub batch: Batch,
+    /// How Graph is called.
+    pub graph: Graph,
+    /// When and how often something is tried again.
+    pub retry: Retry,
+    /// How a call in doubt is settled.
+    pub reconcile: Reconcile,
+    /// Bounds that protect tenants.
+    pub limits: Limits,
+    /// The tenants by name.
+    pub tenants: BTreeMap<TenantName, Tenant>,
+}
+
+/// `[database]`
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `sqlite:PATH` or `postgres://…`.
+    pub url: DatabaseUrl,
+}
+
+/// A database URL that never prints a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// The URL as it was given, password and all: for the driver, never for a message.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+/// `[worker]`
+#[derive(Debug, Clone)]
+pub struct Worker {
+    /// The longest time between two looks at the queue, wake-ups apart.
+    pub poll_interval: Duration,
+    /// Calls to Graph under way at once in this process.
+    pub max_calls_in_flight: usize,
+    /// How long a stop waits for calls in flight.
+    pub drain_timeout: Duration,
+    /// How long a worker that does not renew its heartbeat is still believed alive.
+    pub lease: Duration,
+    /// The oldest an intent may be when its POST leaves.
+    pub send_within: Duration,
+}
+
+/// `[batch]`
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Devices in one call.
+    pub max_devices: usize,
+    /// How long a request may wait for its call to fill.
+    pub linger: Duration,
+}
+
+/// `[graph]`
+#[derive(Debug, Clone)]
+pub struct Graph {
+    /// The Graph action that is called.
+    pub action: Action,
+    /// Time for a whole call, from connecting to the last byte.
+    pub call_timeout: Duration,
+}
+
+/// The Graph action that reprovisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `POST /beta/deviceManagement/managedDevices/bulkReprovisionCloudPc`.
+    BulkReprovisionCloudPc,
+}
+
+/// `[retry]`
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// The cap of the first delay; each next cap is `multiplier` times the last.
+    pub first_delay: Duration,
+    /// The cap that delays never pass.
+    pub longest_delay: Duration,
+    /// Growth from one delay to the next.
+    pub multiplier: f64,
+    /// Attempts a request may be charged with before it ends.
+    pub max_attempts: u32,
+    /// Whether a device in Graph's `failedDeviceIds` is tried again.
+    pub failed: bool,
+    /// How often a blocked tenant is probed with one small call.
+    pub blocked_probe_interval: Duration,
+}
+
+/// `[reconcile]`
+#[derive(Debug, Clone)]
+pub struct Reconcile {
+    /// Whether a doubt is settled by reading back or handed to a person.
+    pub unknown_policy: UnknownPolicy,
+    /// Graph needs time to show an action: not read before.
+    pub first_after: Duration,
+    /// A reprovision that read-back does not show by then did not happen.
+    pub settle_after: Duration,
+    /// A doubt that nothing could be read about by then goes to a person.
+    pub give_up_after: Duration,
+    /// How far Graph's clock may be from the database's.
+    pub clock_margin: Duration,
+}
+
+/// What becomes of a device whose call has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownPolicy {
+    /// Ask Graph's remote action results.
+    ReadBack,
+    /// Hold it for a person.
+    Hold,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Calls of one tenant that may be in doubt before no new one is made.
+    pub open_doubts: u32,
+}
+
+/// `[tenants.NAME]`
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Base URL of Graph, without a version.
+    pub graph_url: Url,
+    /// Base URL of Entra ID.
+    pub authority_url: Url,
+    /// Directory (tenant) ID or a verified domain.
+    pub tenant_id: String,
+    /// Application (client) ID.
+    pub client_id: String,
+    /// The file that holds the client secret.
+    pub client_secret_file: PathBuf,
+}

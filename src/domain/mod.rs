@@ -1,0 +1,7 @@
+//! What the daemon decides, as pure functions over plain data: no IO, no clock, no randomness.
+
+pub mod answer;
+pub mod id;
+pub mod plan;
+pub mod printable;
+pub mod retry;

@@ -1,0 +1,26 @@
+//! `reprovisiond` reprovisions Windows 365 Cloud PCs from a database queue: at most one call per device for one
+//! request is ever in doubt, a doubt is never resolved by guessing, and nothing that was asked for is lost.
+//!
+//! # Map of the code
+//! Imports go to lower layers only; `tests/it/layers.rs` holds it.
+//!
+//! | layer | module | what it is, and what it knows nothing of |
+//! |---|---|---|
+//! | 0 | [`domain`] | pure: identifiers, states, what an answer means, retry verdicts, the plan of a pass. Knows no IO, clock or randomness |
+//! | 1 | [`config`] | a file, the environment and flags become one checked `Config`; a secret is only ever a file |
+//! | 1 | [`clock`] | a monotonic clock that counts suspended time |
+//! | 2 | [`store`] | the database: one trait, each verb exactly one transaction, SQLite and Postgres side by side |
+//! | 2 | [`graph`] | one HTTP call to Microsoft Graph, no hidden retry; tokens |
+//! | 3 | [`engine`] | gather, plan, commit the intent, call, commit the answer. Knows the traits, neither sqlx nor reqwest |
+//! | 3 | [`simulator`] | a simulated Graph with faults and a ledger. Shares no code with [`graph`], so that a mistake cannot hide in both |
+//! | 4 | [`telemetry`], [`cli`] | logs, and one file a command |
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod graph;
+pub mod simulator;
+pub mod store;
+pub mod telemetry;
