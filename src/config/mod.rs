@@ -45,6 +45,26 @@ impl DatabaseUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Which database it names.
+    pub fn kind(&self) -> DatabaseKind {
+        match self.0.strip_prefix("sqlite:") {
+            Some(path) => DatabaseKind::Sqlite { path: path.into() },
+            None => DatabaseKind::Postgres,
+        }
+    }
+}
+
+/// The two databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseKind {
+    /// A file.
+    Sqlite {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A server.
+    Postgres,
 }
 
 impl std::fmt::Debug for DatabaseUrl {

@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod id;
+pub mod lifecycle;
 pub mod plan;
 pub mod printable;
 pub mod retry;

@@ -1,1 +1,335 @@
-//! plan
+//! Which entries form which call, which end now, and how long the rest may wait: a pure function of a snapshot.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::id::{ManagedDeviceId, RequestId};
+
+/// A queue entry as the claim sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The request.
+    pub request_id: RequestId,
+    /// Its device.
+    pub device: ManagedDeviceId,
+    /// Since when it may go.
+    pub due_at: DateTime<Utc>,
+    /// When it ends unsent.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Attempts charged so far.
+    pub attempts: u32,
+    /// The largest call it may go in: set while a poison ID is being isolated.
+    pub max_batch: Option<u32>,
+}
+
+/// What holds for all calls of a tenant, by all workers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TenantState {
+    /// Paused by a person.
+    pub paused: bool,
+    /// Blocked; one probe may go from this time on.
+    pub blocked_until: Option<DateTime<Utc>>,
+    /// Throttled or unreachable until then.
+    pub wait_until: Option<DateTime<Utc>>,
+    /// A call's outcome was in doubt and none has been answered since.
+    pub cautious: bool,
+    /// Calls in `sending`, of all workers.
+    pub calls_in_flight: u32,
+    /// Calls whose whole outcome is in doubt.
+    pub open_doubts: u32,
+}
+
+/// One tenant's part of the queue at one moment of the database's clock.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The database's now.
+    pub now: DateTime<Utc>,
+    /// The tenant.
+    pub tenant: TenantState,
+    /// Due entries whose device has no other entry in `sending`, `unknown` or `held`, best first (priority, then
+    /// age), and every entry that is past its `expires_at`.
+    pub entries: Vec<Entry>,
+}
+
+/// What one look at a tenant shows, before anything is locked.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The database's now.
+    pub now: DateTime<Utc>,
+    /// The tenant.
+    pub tenant: TenantState,
+    /// Whether any entry is ready.
+    pub ready: bool,
+    /// When the next waiting entry is due; may have passed.
+    pub next_due: Option<DateTime<Utc>>,
+    /// When the next entry expires; may have passed.
+    pub next_expiry: Option<DateTime<Utc>>,
+}
+
+/// When a tenant wants a claim, so that an idle pass costs one read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attention {
+    /// A call may be possible now, so a token is worth having.
+    pub call: bool,
+    /// An entry has expired and is to be ended.
+    pub expire: bool,
+    /// When to look again if nothing else happens.
+    pub look_again_in: Option<Duration>,
+}
+
+/// What `facts` ask for.
+pub fn attention(facts: &Facts, bounds: &Bounds) -> Attention {
+    let now = facts.now;
+    let due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= now);
+    let waiting = facts.ready || due(facts.next_due);
+    let tenant = &facts.tenant;
+    let call = waiting && bounds.free_slots > 0 && !matches!(allowance(tenant, now, bounds), Allowance::None);
+    let gates = if waiting { [tenant.wait_until, tenant.blocked_until] } else { [None, None] };
+    let next = [facts.next_due, facts.next_expiry].into_iter().chain(gates).flatten().filter(|at| *at > now).min();
+    Attention {
+        call,
+        expire: due(facts.next_expiry),
+        look_again_in: next.map(|at| (at - now).to_std().unwrap_or_default()),
+    }
+}
+
+/// What bounds a plan.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// Free call slots of this worker.
+    pub free_slots: usize,
+    /// Devices in one call.
+    pub max_devices: usize,
+    /// How long an entry may wait for its call to fill.
+    pub linger: Duration,
+    /// Calls in doubt at which no new one is made.
+    pub open_doubts: u32,
+}
+
+/// What is to happen.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The calls to make, best first.
+    pub calls: Vec<Vec<Entry>>,
+    /// Entries past their `expires_at`.
+    pub expired: Vec<Entry>,
+    /// Time until a lingering call goes even if it is not full.
+    pub linger_for: Option<Duration>,
+}
+
+/// Devices in a probe: the least that can be in doubt.
+const PROBE_DEVICES: usize = 1;
+
+/// Plans one tenant's pass.
+pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
+    let now = snapshot.now;
+    let (expired, live): (Vec<Entry>, Vec<Entry>) =
+        snapshot.entries.into_iter().partition(|entry| entry.expires_at.is_some_and(|at| at <= now));
+    let mut plan = Plan { expired, ..Plan::default() };
+    let (slots, largest) = match allowance(&snapshot.tenant, now, bounds) {
+        Allowance::None => return plan,
+        Allowance::Probe => (bounds.free_slots.min(1), PROBE_DEVICES),
+        Allowance::Calls => (bounds.free_slots, bounds.max_devices),
+    };
+    for (call, full) in calls(live, largest) {
+        if plan.calls.len() == slots {
+            break;
+        }
+        // An entry with a cap has waited already; a probe never grows.
+        let lingers = !full && largest != PROBE_DEVICES && call.iter().all(|entry| entry.max_batch.is_none());
+        let oldest = call.iter().map(|entry| entry.due_at).min().unwrap_or(now);
+        let waited = (now - oldest).to_std().unwrap_or_default();
+        if lingers && waited < bounds.linger {
+            let left = bounds.linger.saturating_sub(waited);
+            plan.linger_for = Some(plan.linger_for.map_or(left, |other| other.min(left)));
+        } else {
+            plan.calls.push(call);
+        }
+    }
+    plan
+}
+
+enum Allowance {
+    None,
+    Probe,
+    Calls,
+}
+
+fn allowance(tenant: &TenantState, now: DateTime<Utc>, bounds: &Bounds) -> Allowance {
+    let not_before = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at > now);
+    if tenant.paused
+        || not_before(tenant.blocked_until)
+        || not_before(tenant.wait_until)
+        || tenant.open_doubts >= bounds.open_doubts
+    {
+        return Allowance::None;
+    }
+    if tenant.blocked_until.is_some() || tenant.cautious {
+        return if tenant.calls_in_flight == 0 { Allowance::Probe } else { Allowance::None };
+    }
+    Allowance::Calls
+}
+
+/// Entries of one cap go together, so that the search for a poison ID does not drag untried entries into it; a device
+/// goes in one call only. Each call comes with whether it is full, in the order of its best entry.
+fn calls(entries: Vec<Entry>, largest: usize) -> Vec<(Vec<Entry>, bool)> {
+    let mut taken = HashSet::new();
+    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut calls: Vec<(Vec<Entry>, bool)> = Vec::new();
+    for entry in entries {
+        if !taken.insert(entry.device) {
+            continue;
+        }
+        let cap = entry.max_batch.map_or(largest, |cap| largest.min(cap.max(1) as usize));
+        // A capped and an uncapped entry never share a call, even where the caps come out alike.
+        let group = if entry.max_batch.is_some() { cap } else { usize::MAX };
+        let at = *open.entry(group).or_insert_with(|| {
+            calls.push((Vec::new(), false));
+            calls.len() - 1
+        });
+        calls[at].0.push(entry);
+        if calls[at].0.len() == cap {
+            calls[at].1 = true;
+            open.remove(&group);
+        }
+    }
+    calls
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn entry(id: i64, device: u128) -> Entry {
+        Entry {
+            request_id: RequestId(id),
+            device: uuid::Uuid::from_u128(device + 1).try_into().unwrap(),
+            due_at: at(0),
+            expires_at: None,
+            attempts: 0,
+            max_batch: None,
+        }
+    }
+
+    fn bounds() -> Bounds {
+        Bounds { free_slots: 4, max_devices: 100, linger: Duration::ZERO, open_doubts: 2 }
+    }
+
+    fn snapshot(entries: Vec<Entry>) -> Snapshot {
+        Snapshot { now: at(0), tenant: TenantState::default(), entries }
+    }
+
+    fn ids(calls: &[Vec<Entry>]) -> Vec<Vec<i64>> {
+        calls.iter().map(|call| call.iter().map(|e| e.request_id.0).collect()).collect()
+    }
+
+    #[test]
+    fn two_requests_for_one_device_never_share_a_pass() {
+        let plan = plan(snapshot(vec![entry(1, 7), entry(2, 7), entry(3, 8)]), &bounds());
+        assert_eq!(ids(&plan.calls), [[1, 3]]);
+    }
+
+    #[test]
+    fn a_call_that_is_not_full_waits_for_its_linger_and_says_how_long() {
+        let mut snap = snapshot(vec![entry(1, 1)]);
+        snap.now = at(3);
+        let bounds = Bounds { linger: Duration::from_secs(5), ..bounds() };
+        let waiting = plan(snap.clone(), &bounds);
+        assert_eq!((waiting.calls.len(), waiting.linger_for), (0, Some(Duration::from_secs(2))));
+        snap.now = at(5);
+        assert_eq!(plan(snap.clone(), &bounds).calls.len(), 1);
+        let full = Bounds { max_devices: 1, ..bounds };
+        snap.now = at(0);
+        assert_eq!(plan(snap, &full).calls.len(), 1);
+    }
+
+    #[test]
+    fn entries_of_a_refused_call_go_in_calls_of_half_its_size_and_drag_no_untried_entry_along() {
+        let mut entries: Vec<Entry> = (0..10).map(|n| entry(n, n.unsigned_abs().into())).collect();
+        for entry in &mut entries[2..6] {
+            entry.max_batch = Some(2);
+        }
+        assert_eq!(ids(&plan(snapshot(entries), &bounds()).calls), [vec![0, 1, 6, 7, 8, 9], vec![2, 3], vec![4, 5]]);
+    }
+
+    #[test]
+    fn a_cautious_or_blocked_tenant_gets_one_call_of_one_device_and_only_when_none_is_in_flight() {
+        let entries: Vec<Entry> = (0..10).map(|n| entry(n, n.unsigned_abs().into())).collect();
+        for tenant in [
+            TenantState { cautious: true, ..TenantState::default() },
+            TenantState { blocked_until: Some(at(0)), ..TenantState::default() },
+        ] {
+            let mut snap = Snapshot { tenant, ..snapshot(entries.clone()) };
+            assert_eq!(ids(&plan(snap.clone(), &bounds()).calls), [[0]]);
+            snap.tenant.calls_in_flight = 1;
+            assert_eq!(plan(snap, &bounds()), Plan::default());
+        }
+    }
+
+    #[test]
+    fn no_call_is_planned_for_a_tenant_that_is_paused_blocked_waiting_or_at_its_limit_of_doubts() {
+        let closed = [
+            TenantState { paused: true, ..TenantState::default() },
+            TenantState { blocked_until: Some(at(1)), ..TenantState::default() },
+            TenantState { wait_until: Some(at(1)), ..TenantState::default() },
+            TenantState { open_doubts: 2, ..TenantState::default() },
+        ];
+        for tenant in closed {
+            let snap = Snapshot { tenant, ..snapshot(vec![entry(1, 1)]) };
+            assert_eq!(plan(snap.clone(), &bounds()), Plan::default(), "{:?}", snap.tenant);
+        }
+    }
+
+    prop_compose! {
+        fn any_entry()(id in 0..1_000_i64, device in 0..60_u128, due in 0..20_i64, expires in proptest::option::of(-5..40_i64),
+                       max_batch in proptest::option::of(0..60_u32)) -> Entry {
+            Entry { due_at: at(due), expires_at: expires.map(at), max_batch, ..entry(id, device) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_plan_keeps_within_its_bounds(
+            entries in proptest::collection::vec(any_entry(), 0..200),
+            free_slots in 0..6_usize, max_devices in 1..50_usize, linger in 0..30_u64, now in 0..40_i64,
+            cautious: bool, paused: bool, wait in proptest::option::of(0..40_i64), open_doubts in 0..4_u32,
+        ) {
+            let mut entries = entries;
+            for (n, entry) in entries.iter_mut().enumerate() {
+                entry.request_id = RequestId(i64::try_from(n).unwrap());
+            }
+            let tenant = TenantState { cautious, paused, wait_until: wait.map(at), open_doubts, ..TenantState::default() };
+            let bounds = Bounds { free_slots, max_devices, linger: Duration::from_secs(linger), open_doubts: 2 };
+            let snap = Snapshot { now: at(now), tenant: tenant.clone(), entries: entries.clone() };
+            let plan = plan(snap, &bounds);
+
+            prop_assert!(plan.calls.len() <= free_slots);
+            let sent: Vec<&Entry> = plan.calls.iter().flatten().collect();
+            let devices: HashSet<_> = sent.iter().map(|e| e.device).collect();
+            prop_assert_eq!(devices.len(), sent.len(), "a device twice");
+            for call in &plan.calls {
+                prop_assert!(!call.is_empty() && call.len() <= max_devices);
+                prop_assert!(call.iter().all(|e| e.max_batch.is_none_or(|cap| call.len() <= cap.max(1) as usize)));
+                prop_assert!(!cautious || call.len() == 1);
+            }
+            prop_assert!(sent.iter().all(|e| e.expires_at.is_none_or(|t| t > at(now))), "sent after its expiry");
+            let overdue = entries.iter().filter(|e| e.expires_at.is_some_and(|t| t <= at(now))).count();
+            prop_assert_eq!(plan.expired.len(), overdue);
+            if paused || open_doubts >= 2 || wait.is_some_and(|w| w > now) {
+                prop_assert!(plan.calls.is_empty());
+            } else if !cautious && linger == 0 {
+                // Nothing that could go stays behind while a slot is free.
+                let could: HashSet<_> = entries.iter().filter(|e| e.expires_at.is_none_or(|t| t > at(now))).map(|e| e.device).collect();
+                prop_assert!(plan.calls.len() == free_slots || devices.len() == could.len());
+            }
+        }
+    }
+}

@@ -1,1 +1,134 @@
-//! retry
+//! From what an answer means to what becomes of each entry, of the call and of the tenant.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::answer::{DeviceAnswer, Meaning};
+use super::id::{CallId, RequestId};
+use super::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
+
+/// The part of the configuration that decides here.
+#[derive(Debug, Clone)]
+pub struct RetryPolicy {
+    /// Attempts a request may be charged with.
+    pub max_attempts: u32,
+    /// Whether a device in bucket `failed` is tried again.
+    pub retry_failed: bool,
+    /// Time between two probes of a blocked tenant.
+    pub blocked_probe_interval: Duration,
+}
+
+/// One entry of the call, in the order of its device ids.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The request.
+    pub request_id: RequestId,
+    /// Attempts charged before this call.
+    pub attempts: u32,
+    /// When it ends.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What is known when a call has ended.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// The call.
+    pub call_id: CallId,
+    /// Its entries.
+    pub sent: &'a [Sent],
+    /// How many calls of this tenant in a row did not get through before this one.
+    pub waits_in_a_row: u32,
+    /// The database's now, near enough for expiry.
+    pub now: DateTime<Utc>,
+}
+
+/// Decides. `delay(n)` draws the jittered delay before the n-th repetition (from 1); drawing is the caller's, so that
+/// this stays a function.
+pub fn verdict(
+    meaning: Meaning,
+    ended: &Ended<'_>,
+    policy: &RetryPolicy,
+    delay: &mut dyn FnMut(u32) -> Duration,
+) -> Recording {
+    let mut surplus = Vec::new();
+    let waits = ended.waits_in_a_row.saturating_add(1);
+    let requeue =
+        |reason: &'static str, max_batch: Option<u32>| every(ended, |_| EntryEffect::Requeue { reason, max_batch });
+    let (state, entries, tenant) = match meaning {
+        Meaning::Answered { devices, surplus: unasked } => {
+            surplus = unasked;
+            let answers = ended.sent.iter().zip(devices);
+            let entries = answers.map(|(sent, answer)| (sent.request_id, one(sent, answer, ended.now, policy, delay)));
+            (CallState::Answered, entries.collect(), TenantEffect::Clear)
+        }
+        Meaning::Unknown { reason } => (
+            CallState::Unknown,
+            every(ended, |_| EntryEffect::Unknown { detail: reason.clone() }),
+            TenantEffect::Caution,
+        ),
+        Meaning::NotSent { reason } => (
+            CallState::NotSent,
+            requeue("not_sent", None),
+            TenantEffect::Wait { delay: delay(waits), code: "unreachable", reason },
+        ),
+        Meaning::Throttled { retry_after, reason } => (
+            CallState::NotCarriedOut,
+            requeue("throttled", None),
+            // Never less than Graph asks; more where the own schedule is further on.
+            TenantEffect::Wait { delay: delay(waits).max(retry_after.unwrap_or_default()), code: "throttled", reason },
+        ),
+        Meaning::TokenRefused { reason } => (
+            CallState::NotCarriedOut,
+            requeue("token_refused", None),
+            TenantEffect::Wait { delay: Duration::ZERO, code: "token_refused", reason },
+        ),
+        Meaning::Blocked { code, reason } => (
+            CallState::NotCarriedOut,
+            requeue("blocked", None),
+            TenantEffect::Block { code, reason, probe_after: policy.blocked_probe_interval },
+        ),
+        Meaning::Refused { reason } => match u32::try_from(ended.sent.len()) {
+            Ok(0 | 1) => (CallState::Answered, every(ended, |_| failed(&reason)), TenantEffect::Clear),
+            Ok(devices) => {
+                (CallState::NotCarriedOut, requeue("isolating", Some(devices.div_ceil(2))), TenantEffect::Clear)
+            }
+            Err(_) => (CallState::NotCarriedOut, requeue("isolating", Some(u32::MAX / 2)), TenantEffect::Clear),
+        },
+    };
+    Recording { call_id: ended.call_id, state, entries, tenant, surplus }
+}
+
+fn every(ended: &Ended<'_>, effect: impl Fn(&Sent) -> EntryEffect) -> Vec<(RequestId, EntryEffect)> {
+    ended.sent.iter().map(|sent| (sent.request_id, effect(sent))).collect()
+}
+
+fn failed(reason: &str) -> EntryEffect {
+    EntryEffect::Final { bucket: Bucket::Failed, source: Source::Answer, detail: Some(reason.to_owned()) }
+}
+
+fn one(
+    sent: &Sent,
+    answer: DeviceAnswer,
+    now: DateTime<Utc>,
+    policy: &RetryPolicy,
+    delay: &mut dyn FnMut(u32) -> Duration,
+) -> EntryEffect {
+    match answer {
+        DeviceAnswer::Unknown(detail) => EntryEffect::Unknown { detail },
+        DeviceAnswer::Bucket(Bucket::Failed) if policy.retry_failed => {
+            let attempt = sent.attempts.saturating_add(1);
+            if attempt >= policy.max_attempts {
+                return failed(&format!("in failedDeviceIds on attempt {attempt} of {}", policy.max_attempts));
+            }
+            let delay = delay(attempt);
+            // A repetition that could only expire is none: the failure is the truer ending.
+            let next = chrono::TimeDelta::from_std(delay).ok().and_then(|delay| now.checked_add_signed(delay));
+            if sent.expires_at.is_some_and(|expiry| next.is_none_or(|next| next >= expiry)) {
+                return failed("in failedDeviceIds, and expires_at leaves no time for another attempt");
+            }
+            EntryEffect::TryAgain { detail: Some("in failedDeviceIds".to_owned()), delay }
+        }
+        DeviceAnswer::Bucket(bucket) => EntryEffect::Final { bucket, source: Source::Answer, detail: None },
+    }
+}

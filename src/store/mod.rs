@@ -1,1 +1,370 @@
-//! store
+//! The database: what the daemon and its commands ask of it. One trait, two implementations; every verb is exactly one
+//! transaction, and no transaction type crosses the trait.
+
+mod error;
+mod postgres;
+mod rows;
+mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::sync::Notify;
+
+pub use error::StoreError;
+
+use crate::config::{DatabaseKind, DatabaseUrl};
+use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
+use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
+use crate::domain::plan::{Entry, Facts, Snapshot};
+
+/// The queue, the evidence and the results.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Creates or updates the schema.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Refuses a database whose schema is not the one this program was built with.
+    async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// Makes tenants known to the database, so that requests for them are accepted. Tenants already there stay as they are.
+    async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError>;
+
+    /// Lets blocked tenants be probed at once: somebody restarted the daemon, perhaps after mending the cause.
+    async fn probe_blocked(&self, names: &[TenantName]) -> Result<(), StoreError>;
+
+    /// Registers a worker and its first lease.
+    async fn start_worker(&self, worker: &WorkerIdentity, lease: Duration) -> Result<(), StoreError>;
+
+    /// Renews a worker's lease. `false`: it had lapsed or was ended, and others may have given up this worker's calls.
+    async fn renew_lease(&self, worker: WorkerId, lease: Duration) -> Result<bool, StoreError>;
+
+    /// Ends a worker: calls it leaves in `sending` are in doubt from now on, without waiting for its lease.
+    async fn stop_worker(&self, worker: WorkerId) -> Result<(), StoreError>;
+
+    /// The workers of `host` that have not stopped and still have calls in `sending`.
+    async fn workers_with_open_calls(&self, host: &str) -> Result<Vec<WorkerIdentity>, StoreError>;
+
+    /// Moves every call in `sending` whose worker has stopped, or has let its lease lapse, to `unknown`, with its
+    /// entries: never back to `queued`.
+    async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError>;
+
+    /// What there is to do, tenant by tenant. Read only.
+    async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError>;
+
+    /// Commit 1: under the tenant's lock, shows `decide` a snapshot and commits what it decides: the intents of the calls to
+    /// make, and the entries that end unsent. `fetch` bounds the snapshot.
+    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError>;
+
+    /// Commit 2: the evidence, what becomes of each device, and of the tenant.
+    async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError>;
+
+    /// Makes a tenant wait although no call was made: its token could not be had.
+    async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError>;
+
+    /// Runs for as long as the connection lives and nudges whenever another process may have inserted requests.
+    async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError>;
+
+    /// Inserts requests, all or none, as any producer would.
+    async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError>;
+
+    /// What is pending and what holds, for people.
+    async fn status(&self) -> Result<Status, StoreError>;
+
+    /// Result rows after `after`, oldest first, at most `limit`.
+    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError>;
+
+    /// Closes every connection.
+    async fn close(&self);
+}
+
+/// Opens the database that `url` names. A SQLite file is created only if `create` says so.
+pub async fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match url.kind() {
+        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create).await?),
+        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url).await?),
+    })
+}
+
+/// Every statement of both implementations, by name, for the test that prepares each on a migrated schema.
+pub fn statements(kind: &DatabaseKind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        DatabaseKind::Sqlite { .. } => sqlite::sql::ALL,
+        DatabaseKind::Postgres => postgres::sql::ALL,
+    }
+}
+
+/// One daemon process, and how another on the same host can tell whether it still lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerIdentity {
+    /// This life.
+    pub id: WorkerId,
+    /// Host name, boot and process namespace: equal only where process ids mean the same.
+    pub host: String,
+    /// Process id and start time.
+    pub process: String,
+    /// The program's version.
+    pub version: String,
+}
+
+/// A call that was in `sending` when its worker was no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbandonedCall {
+    /// The call.
+    pub call_id: CallId,
+    /// Its tenant.
+    pub tenant: String,
+    /// Devices in it.
+    pub device_count: u32,
+    /// The worker that made it.
+    pub worker: WorkerId,
+}
+
+/// Whose entries are claimed, by whom and for what.
+#[derive(Debug, Clone)]
+pub struct Claim<'a> {
+    /// The tenant.
+    pub tenant: &'a TenantName,
+    /// The worker that will make the calls.
+    pub worker: WorkerId,
+    /// The name of the action, for `graph_calls.action`.
+    pub action: &'a str,
+    /// Due entries in the snapshot, at most.
+    pub fetch: usize,
+}
+
+/// Decides on a snapshot; pure, and called while the tenant's lock is held.
+pub type Decide<'a> = dyn Fn(Snapshot) -> Decision + Send + Sync + 'a;
+
+/// What commit 1 is to write.
+#[derive(Debug, Clone, Default)]
+pub struct Decision {
+    /// The calls to make.
+    pub intents: Vec<Intent>,
+    /// Entries that end as `expired`.
+    pub expired: Vec<Entry>,
+    /// Time until a lingering call goes.
+    pub linger_for: Option<Duration>,
+}
+
+/// A call that is to be made.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The id it will carry as `client-request-id`.
+    pub call_id: CallId,
+    /// Its entries, in the order of the request body.
+    pub entries: Vec<Entry>,
+    /// SHA-256 of the request body, in hexadecimal.
+    pub digest: String,
+}
+
+/// What commit 1 has written.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The database's now.
+    pub now: DateTime<Utc>,
+    /// What was decided and is committed.
+    pub decision: Decision,
+    /// Calls of the tenant in a row that did not get through.
+    pub waits_in_a_row: u32,
+}
+
+/// What was seen of a call's answer, kept for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// HTTP status, if an answer came.
+    pub http_status: Option<u16>,
+    /// Graph's `request-id` header.
+    pub graph_request_id: Option<String>,
+    /// Graph's `Date` header.
+    pub graph_date: Option<DateTime<Utc>>,
+    /// Graph's error code, or this program's word for what happened to the transport.
+    pub error_code: Option<String>,
+    /// Graph's error message, or what was seen.
+    pub error_message: Option<String>,
+    /// The body, up to a bound, without secrets.
+    pub response_body: Option<String>,
+}
+
+/// How commit 2 went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// As decided.
+    Done,
+    /// The call had already been completed, or had been given up and this brings no better evidence. Nothing was changed.
+    Superseded,
+}
+
+/// A request as `enqueue` inserts it. Texts as the producer gave them: the database judges them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewRequest {
+    /// The device.
+    pub managed_device_id: String,
+    /// `None`: the database's default.
+    pub tenant: Option<String>,
+    /// Who asks.
+    pub requested_by: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The producer's own reference.
+    pub external_id: Option<String>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Not before.
+    pub not_before: Option<DateTime<Utc>>,
+    /// Not after.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Past the cooldown.
+    pub force: bool,
+}
+
+/// What became of an `enqueue`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Enqueued {
+    /// Rows inserted.
+    pub inserted: u64,
+    /// Rows whose `external_id` was there already.
+    pub already_there: u64,
+}
+
+/// What holds now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The database's now.
+    pub now: DateTime<Utc>,
+    /// Tenant by tenant, by name.
+    pub tenants: Vec<TenantStatus>,
+    /// Workers whose lease holds.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One tenant, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct TenantStatus {
+    /// Its name.
+    pub tenant: String,
+    /// Entries that may go now, as far as they themselves go.
+    pub ready: i64,
+    /// Entries that wait for a time.
+    pub waiting: i64,
+    /// Entries whose call is under way.
+    pub sending: i64,
+    /// Entries in doubt.
+    pub unknown: i64,
+    /// Entries that wait for a person.
+    pub held: i64,
+    /// When the oldest ready entry became due.
+    pub oldest_ready_at: Option<DateTime<Utc>>,
+    /// When the next waiting entry is due.
+    pub next_due_at: Option<DateTime<Utc>>,
+    /// Calls whose whole outcome is in doubt.
+    pub calls_in_doubt: i64,
+    /// Since when it is paused, by whom and why.
+    pub paused_at: Option<DateTime<Utc>>,
+    /// The reason given for the pause.
+    pub pause_reason: Option<String>,
+    /// No call before this.
+    pub wait_until: Option<DateTime<Utc>>,
+    /// Why it waits.
+    pub wait_reason: Option<String>,
+    /// Since when it is blocked.
+    pub blocked_at: Option<DateTime<Utc>>,
+    /// One word for why.
+    pub block_code: Option<String>,
+    /// Why, and what to do.
+    pub block_reason: Option<String>,
+    /// When a probe goes.
+    pub probe_at: Option<DateTime<Utc>>,
+    /// One small call at a time until one is answered.
+    pub cautious: bool,
+    /// Final results by bucket.
+    pub successful: i64,
+    /// Final results by bucket.
+    pub failed: i64,
+    /// Final results by bucket.
+    pub not_found: i64,
+    /// Final results by bucket.
+    pub not_supported: i64,
+    /// Final results by bucket.
+    pub expired: i64,
+    /// Final results by bucket.
+    pub cancelled: i64,
+    /// Final results by bucket.
+    pub suppressed: i64,
+}
+
+/// One living worker, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its host.
+    pub host: String,
+    /// Its version.
+    pub version: String,
+    /// When it started.
+    pub started_at: DateTime<Utc>,
+    /// When it was last heard of.
+    pub heartbeat_at: DateTime<Utc>,
+}
+
+/// Which result rows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResultFilter {
+    /// Of this tenant.
+    pub tenant: Option<String>,
+    /// Of this device.
+    pub device: Option<ManagedDeviceId>,
+    /// Of this request.
+    pub request: Option<RequestId>,
+    /// Of this call.
+    pub call: Option<CallId>,
+    /// In this bucket.
+    pub bucket: Option<Bucket>,
+    /// Recorded at or after.
+    pub since: Option<DateTime<Utc>>,
+    /// Recorded before.
+    pub until: Option<DateTime<Utc>>,
+    /// Every attempt, not only final results.
+    pub all_attempts: bool,
+}
+
+/// A row of `device_results`, with the evidence of its call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResultRow {
+    /// `device_results.id`
+    pub id: i64,
+    /// The request.
+    pub request_id: RequestId,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its device.
+    pub managed_device_id: String,
+    /// The attempt, from 1; 0 if it was never sent.
+    pub attempt: i32,
+    /// The bucket.
+    pub bucket: Bucket,
+    /// On whose word.
+    pub source: Source,
+    /// Whether it ends the request.
+    pub r#final: bool,
+    /// Why, where the bucket alone does not say.
+    pub detail: Option<String>,
+    /// Who asked.
+    pub requested_by: Option<String>,
+    /// Why it was asked.
+    pub reason: Option<String>,
+    /// When this was recorded.
+    pub recorded_at: DateTime<Utc>,
+    /// The call: what was sent as `client-request-id`.
+    pub call_id: Option<CallId>,
+    /// When the intent was committed; the POST left right after.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// HTTP status of the call.
+    pub http_status: Option<i32>,
+    /// Graph's `request-id`: with `call_id`, what Microsoft's support asks for.
+    pub graph_request_id: Option<String>,
+}

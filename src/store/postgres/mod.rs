@@ -1,0 +1,317 @@
+//! The store on Postgres.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
+use sqlx::{PgConnection, Row};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::rows::{self, Effects};
+use super::{
+    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Recorded, ResultFilter, ResultRow, Status,
+    Store, StoreError, WorkerIdentity,
+};
+use crate::config::DatabaseUrl;
+use crate::domain::id::{TenantName, WorkerId};
+use crate::domain::lifecycle::{Recording, TenantEffect};
+use crate::domain::plan::{Entry, Facts, Snapshot};
+
+pub(super) mod sql;
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Entries promoted, or ended as expired, in one claim.
+const SWEEP: i64 = 1000;
+
+pub(super) struct PostgresStore {
+    pool: PgPool,
+}
+
+impl PostgresStore {
+    pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url.expose())?
+            .application_name("reprovisiond")
+            // What a verb may take at most: a lock that is never released must not hold the daemon for ever.
+            .options([("lock_timeout", "30s"), ("idle_in_transaction_session_timeout", "60s"), ("timezone", "UTC")]);
+        let pool = PgPoolOptions::new()
+            .max_connections(6)
+            .acquire_timeout(Duration::from_secs(10))
+            .idle_timeout(Duration::from_secs(600))
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(MIGRATOR.run(&self.pool).await?)
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&self.pool).await? {
+            sqlx::query_scalar(sql::APPLIED).fetch_all(&self.pool).await?
+        } else {
+            Vec::new()
+        };
+        let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        super::error::check_versions(&applied, &known)
+    }
+
+    async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
+        sqlx::query(sql::REGISTER_TENANTS).bind(texts(names)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn probe_blocked(&self, names: &[TenantName]) -> Result<(), StoreError> {
+        sqlx::query(sql::PROBE_BLOCKED).bind(texts(names)).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn start_worker(&self, worker: &WorkerIdentity, lease: Duration) -> Result<(), StoreError> {
+        sqlx::query(sql::START_WORKER)
+            .bind(worker.id.0)
+            .bind(&worker.host)
+            .bind(&worker.process)
+            .bind(&worker.version)
+            .bind(rows::millis(lease))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    async fn renew_lease(&self, worker: WorkerId, lease: Duration) -> Result<bool, StoreError> {
+        sqlx::query_scalar(sql::RENEW_LEASE)
+            .bind(worker.0)
+            .bind(rows::millis(lease))
+            .fetch_optional(&self.pool)
+            .await?
+            .ok_or_else(|| rows::no_worker(worker))
+    }
+
+    async fn stop_worker(&self, worker: WorkerId) -> Result<(), StoreError> {
+        sqlx::query(sql::STOP_WORKER).bind(worker.0).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    async fn workers_with_open_calls(&self, host: &str) -> Result<Vec<WorkerIdentity>, StoreError> {
+        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&self.pool).await?;
+        found.iter().map(|row| Ok(rows::worker_identity!(row, Uuid))).collect()
+    }
+
+    async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let calls = sqlx::query(sql::ABANDON_CALLS).fetch_all(&mut *tx).await?;
+        let calls: Vec<AbandonedCall> =
+            calls.iter().map(|row| Ok(rows::abandoned_call!(row, Uuid))).collect::<Result<_, StoreError>>()?;
+        if calls.is_empty() {
+            return Ok(calls);
+        }
+        let ids: Vec<Uuid> = calls.iter().map(|call| call.call_id.0).collect();
+        let tenants: Vec<&str> = calls.iter().map(|call| call.tenant.as_str()).collect();
+        sqlx::query(sql::ABANDON_TENANTS).bind(&tenants).execute(&mut *tx).await?;
+        sqlx::query(sql::ABANDON_RESULTS).bind(&ids).execute(&mut *tx).await?;
+        sqlx::query(sql::ABANDON_ENTRIES).bind(&ids).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(calls)
+    }
+
+    async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
+        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&self.pool).await?;
+        found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
+    }
+
+    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let tenant = claim.tenant.as_str();
+        sqlx::query(sql::LOCK_TENANT).bind(tenant).execute(&mut *tx).await?;
+        sqlx::query(sql::PROMOTE_DUE).bind(tenant).bind(SWEEP).execute(&mut *tx).await?;
+        let row = sqlx::query(sql::FACTS).bind([tenant].as_slice()).fetch_optional(&mut *tx).await?;
+        let row = row.ok_or_else(|| rows::no_tenant(claim.tenant))?;
+        let facts: Facts = rows::facts!(row);
+        let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
+        let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
+        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
+
+        for intent in &decision.intents {
+            let requests = rows::request_ids(&intent.entries);
+            sqlx::query(sql::INSERT_INTENT)
+                .bind(intent.call_id.0)
+                .bind(tenant)
+                .bind(claim.action)
+                .bind(claim.worker.0)
+                .bind(rows::device_ids(&intent.entries))
+                .bind(&requests)
+                .bind(&intent.digest)
+                .execute(&mut *tx)
+                .await?;
+            let moved =
+                sqlx::query(sql::START_SENDING).bind(&requests).bind(intent.call_id.0).execute(&mut *tx).await?;
+            rows::expect_rows("claim: queued to sending", requests.len(), moved.rows_affected())?;
+        }
+        if !decision.expired.is_empty() {
+            let requests = rows::request_ids(&decision.expired);
+            let ended = sqlx::query(sql::EXPIRE_RESULTS).bind(&requests).execute(&mut *tx).await?;
+            rows::expect_rows("claim: results of expired requests", requests.len(), ended.rows_affected())?;
+            let left = sqlx::query(sql::LEAVE_QUEUE).bind(&requests).execute(&mut *tx).await?;
+            rows::expect_rows("claim: expired requests leave the queue", requests.len(), left.rows_affected())?;
+        }
+        tx.commit().await?;
+        Ok(Claimed {
+            now: facts.now,
+            decision,
+            waits_in_a_row: rows::count(row.try_get::<i32, _>("waits_in_a_row")?.into()),
+        })
+    }
+
+    async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
+        let effects = Effects::of(&recording.entries);
+        let call = recording.call_id.0;
+        let mut tx = self.pool.begin().await?;
+        let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
+            .bind(call)
+            .bind(recording.state.as_str())
+            .bind(evidence.http_status.map(i32::from))
+            .bind(evidence.graph_request_id.as_deref().map(rows::storable))
+            .bind(evidence.graph_date)
+            .bind(evidence.error_code.as_deref().map(rows::storable))
+            .bind(evidence.error_message.as_deref().map(rows::storable))
+            .bind(evidence.response_body.as_deref().map(rows::storable))
+            .bind(rows::surplus(recording))
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(tenant) = tenant else { return Ok(Recorded::Superseded) };
+        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
+        let results = effects.results;
+        if !results.request_id.is_empty() {
+            let written = sqlx::query(sql::RECORD_RESULTS)
+                .bind(call)
+                .bind(&results.request_id)
+                .bind(&results.bucket)
+                .bind(&results.source)
+                .bind(&results.is_final)
+                .bind(&results.detail)
+                .bind(&results.charge)
+                .execute(&mut *tx)
+                .await?;
+            rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
+        }
+        if !effects.finals.is_empty() {
+            let left = sqlx::query(sql::LEAVE_QUEUE).bind(&effects.finals).execute(&mut *tx).await?;
+            rows::expect_rows("record: finished requests leave the queue", effects.finals.len(), left.rows_affected())?;
+        }
+        let kept = effects.kept;
+        if !kept.request_id.is_empty() {
+            let changed = sqlx::query(sql::KEEP_IN_QUEUE)
+                .bind(call)
+                .bind(&kept.request_id)
+                .bind(&kept.state)
+                .bind(&kept.delay_ms)
+                .bind(&kept.wait_reason)
+                .bind(&kept.charge)
+                .bind(&kept.max_batch)
+                .execute(&mut *tx)
+                .await?;
+            rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
+        }
+        tx.commit().await?;
+        Ok(Recorded::Done)
+    }
+
+    async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
+        tenant_effect(&mut tx, tenant.as_str(), effect).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen("reprovisiond").await?;
+        // Whatever was inserted between the last look and LISTEN.
+        nudge.notify_one();
+        loop {
+            // `None`: the connection was lost and is back; what came between was not heard.
+            listener.try_recv().await?;
+            nudge.notify_one();
+        }
+    }
+
+    async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
+        let column =
+            |get: fn(&NewRequest) -> &Option<String>| requests.iter().map(|r| get(r).clone()).collect::<Vec<_>>();
+        let inserted = sqlx::query(sql::ENQUEUE)
+            .bind(requests.iter().map(|r| r.managed_device_id.as_str()).collect::<Vec<_>>())
+            .bind(column(|r| &r.tenant))
+            .bind(column(|r| &r.requested_by))
+            .bind(column(|r| &r.reason))
+            .bind(column(|r| &r.external_id))
+            .bind(requests.iter().map(|r| r.priority).collect::<Vec<_>>())
+            .bind(requests.iter().map(|r| r.not_before).collect::<Vec<_>>())
+            .bind(requests.iter().map(|r| r.expires_at).collect::<Vec<_>>())
+            .bind(requests.iter().map(|r| r.force).collect::<Vec<_>>())
+            .execute(&self.pool)
+            .await?;
+        Ok(rows::enqueued(requests.len(), inserted.rows_affected()))
+    }
+
+    async fn status(&self) -> Result<Status, StoreError> {
+        let mut tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        Ok(rows::status!(&mut *tx, sql, Uuid))
+    }
+
+    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
+        let found = sqlx::query(sql::RESULTS)
+            .bind(after)
+            .bind(filter.all_attempts)
+            .bind(&filter.tenant)
+            .bind(filter.device.map(|device| device.to_string()))
+            .bind(filter.request.map(|request| request.0))
+            .bind(filter.call.map(|call| call.0))
+            .bind(filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
+            .bind(filter.since)
+            .bind(filter.until)
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        found.iter().map(|row| Ok(rows::result_row!(row, Uuid))).collect()
+    }
+
+    async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+fn texts(names: &[TenantName]) -> Vec<&str> {
+    names.iter().map(TenantName::as_str).collect()
+}
+
+fn entries(found: &[PgRow]) -> Result<Vec<Entry>, StoreError> {
+    found.iter().map(|row| Ok(rows::entry!(row))).collect()
+}
+
+async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
+    let query = match effect {
+        TenantEffect::None => return Ok(()),
+        TenantEffect::Clear => sqlx::query(sql::CLEAR_TENANT).bind(tenant),
+        TenantEffect::Caution => sqlx::query(sql::CAUTION_TENANT).bind(tenant),
+        TenantEffect::Wait { delay, code, reason } => sqlx::query(sql::DEFER_TENANT)
+            .bind(tenant)
+            .bind(rows::millis(*delay))
+            .bind(*code)
+            .bind(rows::storable(reason)),
+        TenantEffect::Block { code, reason, probe_after } => sqlx::query(sql::BLOCK_TENANT)
+            .bind(tenant)
+            .bind(rows::millis(*probe_after))
+            .bind(*code)
+            .bind(rows::storable(reason)),
+    };
+    query.execute(tx).await?;
+    Ok(())
+}

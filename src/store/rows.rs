@@ -1,0 +1,410 @@
+//! Between the domain's types and rows, for both databases.
+
+use std::time::Duration;
+
+use crate::domain::id::{ManagedDeviceId, RequestId, TenantName, WorkerId};
+use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Source};
+use crate::domain::plan::Entry;
+
+use super::{Enqueued, StoreError, TenantStatus};
+
+/// The effects of one recording as columns, ready for `UNNEST` or `json_each`.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Rows for `device_results`.
+    pub(super) results: ResultColumns,
+    /// Entries that leave the queue.
+    pub(super) finals: Vec<i64>,
+    /// Entries that stay in it.
+    pub(super) kept: QueueColumns,
+}
+
+/// Columns of new `device_results` rows.
+#[derive(Debug, Default)]
+pub(super) struct ResultColumns {
+    pub(super) request_id: Vec<i64>,
+    pub(super) bucket: Vec<&'static str>,
+    pub(super) source: Vec<&'static str>,
+    pub(super) is_final: Vec<bool>,
+    pub(super) detail: Vec<Option<String>>,
+    /// 1 where this result charges an attempt that is not charged yet.
+    pub(super) charge: Vec<i32>,
+}
+
+/// Columns of changed `reprovision_queue` rows.
+#[derive(Debug, Default)]
+pub(super) struct QueueColumns {
+    pub(super) request_id: Vec<i64>,
+    pub(super) state: Vec<&'static str>,
+    /// Milliseconds until it is due again; `None` leaves `due_at` as it is.
+    pub(super) delay_ms: Vec<Option<i64>>,
+    pub(super) wait_reason: Vec<Option<String>>,
+    pub(super) charge: Vec<i32>,
+    pub(super) max_batch: Vec<Option<i32>>,
+}
+
+impl Effects {
+    pub(super) fn of(entries: &[(RequestId, EntryEffect)]) -> Self {
+        let mut effects = Self::default();
+        for (request, effect) in entries {
+            effects.add(request.0, effect);
+        }
+        effects
+    }
+
+    fn add(&mut self, request: i64, effect: &EntryEffect) {
+        match effect {
+            EntryEffect::Final { bucket, source, detail } => {
+                let charge = i32::from(matches!(source, Source::Answer | Source::ReadBack));
+                self.result(request, *bucket, *source, true, detail.clone(), charge);
+                self.finals.push(request);
+            }
+            EntryEffect::TryAgain { detail, delay } => {
+                self.result(request, Bucket::Failed, Source::Answer, false, detail.clone(), 1);
+                self.keep(request, EntryState::Queued, Some(*delay), Some("retry_failed".to_owned()), 1, None);
+            }
+            EntryEffect::Requeue { reason, max_batch } => {
+                let cap = max_batch.map(|cap| i32::try_from(cap).unwrap_or(i32::MAX));
+                self.keep(request, EntryState::Queued, None, Some((*reason).to_owned()), 0, cap);
+            }
+            EntryEffect::Unknown { detail } => {
+                self.result(request, Bucket::Unknown, Source::Answer, false, Some(detail.clone()), 1);
+                self.keep(request, EntryState::Unknown, None, Some(detail.clone()), 1, None);
+            }
+        }
+    }
+
+    fn result(
+        &mut self,
+        request: i64,
+        bucket: Bucket,
+        source: Source,
+        is_final: bool,
+        detail: Option<String>,
+        charge: i32,
+    ) {
+        let rows = &mut self.results;
+        rows.request_id.push(request);
+        rows.bucket.push(bucket.as_str());
+        rows.source.push(source.as_str());
+        rows.is_final.push(is_final);
+        rows.detail.push(detail);
+        rows.charge.push(charge);
+    }
+
+    fn keep(
+        &mut self,
+        request: i64,
+        state: EntryState,
+        delay: Option<Duration>,
+        wait_reason: Option<String>,
+        charge: i32,
+        max_batch: Option<i32>,
+    ) {
+        let rows = &mut self.kept;
+        rows.request_id.push(request);
+        rows.state.push(state.as_str());
+        rows.delay_ms.push(delay.map(millis));
+        rows.wait_reason.push(wait_reason);
+        rows.charge.push(charge);
+        rows.max_batch.push(max_batch);
+    }
+}
+
+impl ResultColumns {
+    /// As JSON rows, for `json_each`.
+    pub(super) fn json(&self) -> String {
+        let row = |n: usize| {
+            (self.request_id[n], self.bucket[n], self.source[n], self.is_final[n], &self.detail[n], self.charge[n])
+        };
+        json((0..self.request_id.len()).map(row))
+    }
+}
+
+impl QueueColumns {
+    /// As JSON rows, for `json_each`.
+    pub(super) fn json(&self) -> String {
+        let row = |n: usize| {
+            (
+                self.request_id[n],
+                self.state[n],
+                self.delay_ms[n],
+                &self.wait_reason[n],
+                self.charge[n],
+                self.max_batch[n],
+            )
+        };
+        json((0..self.request_id.len()).map(row))
+    }
+}
+
+/// Values as one JSON array: how SQLite takes a list.
+pub(super) fn json<T: serde::Serialize>(items: impl Iterator<Item = T>) -> String {
+    serde_json::Value::Array(items.map(|item| serde_json::json!(item)).collect()).to_string()
+}
+
+impl TenantStatus {
+    /// Notes how many final results a bucket has.
+    pub(super) fn count(&mut self, bucket: Bucket, devices: i64) {
+        let place = match bucket {
+            Bucket::Successful => &mut self.successful,
+            Bucket::Failed => &mut self.failed,
+            Bucket::NotFound => &mut self.not_found,
+            Bucket::NotSupported => &mut self.not_supported,
+            Bucket::Expired => &mut self.expired,
+            Bucket::Cancelled => &mut self.cancelled,
+            Bucket::Suppressed => &mut self.suppressed,
+            Bucket::Unknown => return,
+        };
+        *place = devices;
+    }
+}
+
+/// Whole milliseconds, rounded up: a wait is never shortened.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 2)
+}
+
+/// A device id that the daemon's own trigger wrote.
+pub(super) fn device(text: &str, request: i64) -> Result<ManagedDeviceId, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt {
+        table: "reprovision_queue",
+        row: format!("request_id {request}"),
+        what: format!("managed_device_id {error}"),
+    })
+}
+
+/// A count or size that cannot be negative.
+pub(super) fn count(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(0)
+}
+
+/// A word of `device_results` that only a newer program or a hand could have changed.
+pub(super) fn word<T: std::str::FromStr<Err = crate::domain::lifecycle::UnknownWord>>(
+    text: &str,
+    column: &'static str,
+    row: i64,
+) -> Result<T, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt {
+        table: "device_results",
+        row: format!("id {row}"),
+        what: format!("{column}: {error}"),
+    })
+}
+
+/// Due entries and overdue ones as one list, each once, the due ones' order kept.
+pub(super) fn merged(due: Vec<Entry>, overdue: Vec<Entry>) -> Vec<Entry> {
+    let seen: std::collections::HashSet<RequestId> = due.iter().map(|entry| entry.request_id).collect();
+    due.into_iter().chain(overdue.into_iter().filter(|entry| !seen.contains(&entry.request_id))).collect()
+}
+
+/// The requests of entries, in their order.
+pub(super) fn request_ids(entries: &[Entry]) -> Vec<i64> {
+    entries.iter().map(|entry| entry.request_id.0).collect()
+}
+
+/// The devices of entries, in their order.
+pub(super) fn device_ids(entries: &[Entry]) -> Vec<String> {
+    entries.iter().map(|entry| entry.device.to_string()).collect()
+}
+
+/// The surplus ids of a recording, or nothing where there are none.
+pub(super) fn surplus(recording: &Recording) -> Option<Vec<String>> {
+    (!recording.surplus.is_empty()).then(|| recording.surplus.iter().map(|item| storable(item)).collect())
+}
+
+/// A tenant's name from the database.
+pub(super) fn tenant_name(text: &str) -> Result<TenantName, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt {
+        table: "tenants",
+        row: format!("name {text:?}"),
+        what: format!("{error}"),
+    })
+}
+
+/// A tenant that is configured and yet not in the database.
+pub(super) fn no_tenant(tenant: &TenantName) -> StoreError {
+    StoreError::Conflict(format!(
+        "table tenants has no row {tenant}, which this process registered at its start: restart it"
+    ))
+}
+
+/// A worker whose row is gone.
+pub(super) fn no_worker(worker: WorkerId) -> StoreError {
+    StoreError::Conflict(format!(
+        "table workers has no row {worker}, which this process registered at its start: restart it"
+    ))
+}
+
+/// How many of `given` rows went in.
+pub(super) fn enqueued(given: usize, inserted: u64) -> Enqueued {
+    Enqueued { inserted, already_there: u64::try_from(given).unwrap_or(u64::MAX).saturating_sub(inserted) }
+}
+
+/// The number of rows a statement should have changed and did.
+pub(super) fn expect_rows(step: &str, expected: usize, changed: u64) -> Result<(), StoreError> {
+    if u64::try_from(expected).ok() == Some(changed) {
+        Ok(())
+    } else {
+        Err(StoreError::Conflict(format!("{step}: {changed} of {expected} rows")))
+    }
+}
+
+/// `None` where the text has what Postgres cannot store.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+macro_rules! statements {
+    ($($(#[$doc:meta])* $name:ident = $sql:expr;)*) => {
+        $($(#[$doc])* pub(super) const $name: &str = $sql;)*
+        /// Every statement by name.
+        pub(crate) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name),)*];
+    };
+}
+pub(super) use statements;
+
+/// Reads one kind of row from either database. `$id` is the type an id column decodes to: `Uuid` on Postgres,
+/// `Hyphenated` (text) on SQLite. Macros, since sqlx's row types share no object-safe trait.
+macro_rules! worker_identity {
+    ($row:expr, $id:ty) => {
+        crate::store::WorkerIdentity {
+            id: crate::domain::id::WorkerId($row.try_get::<$id, _>("id")?.into()),
+            host: $row.try_get("host")?,
+            process: $row.try_get("process")?,
+            version: $row.try_get("version")?,
+        }
+    };
+}
+pub(super) use worker_identity;
+
+macro_rules! abandoned_call {
+    ($row:expr, $id:ty) => {
+        crate::store::AbandonedCall {
+            call_id: crate::domain::id::CallId($row.try_get::<$id, _>("id")?.into()),
+            tenant: $row.try_get("tenant")?,
+            device_count: crate::store::rows::count($row.try_get::<i32, _>("device_count")?.into()),
+            worker: crate::domain::id::WorkerId($row.try_get::<$id, _>("worker")?.into()),
+        }
+    };
+}
+pub(super) use abandoned_call;
+
+macro_rules! facts {
+    ($row:expr) => {
+        crate::domain::plan::Facts {
+            now: $row.try_get("now")?,
+            tenant: crate::domain::plan::TenantState {
+                paused: $row.try_get("paused")?,
+                blocked_until: $row.try_get("probe_at")?,
+                wait_until: $row.try_get("wait_until")?,
+                cautious: $row.try_get("cautious")?,
+                calls_in_flight: crate::store::rows::count($row.try_get("calls_in_flight")?),
+                open_doubts: crate::store::rows::count($row.try_get("open_doubts")?),
+            },
+            ready: $row.try_get("ready")?,
+            next_due: $row.try_get("next_due")?,
+            next_expiry: $row.try_get("next_expiry")?,
+        }
+    };
+}
+pub(super) use facts;
+
+macro_rules! entry {
+    ($row:expr) => {{
+        let request: i64 = $row.try_get("request_id")?;
+        crate::domain::plan::Entry {
+            request_id: crate::domain::id::RequestId(request),
+            device: crate::store::rows::device($row.try_get("managed_device_id")?, request)?,
+            due_at: $row.try_get("due_at")?,
+            expires_at: $row.try_get("expires_at")?,
+            attempts: crate::store::rows::count($row.try_get::<i32, _>("attempts")?.into()),
+            max_batch: $row.try_get::<Option<i32>, _>("max_batch")?.map(|cap| crate::store::rows::count(cap.into())),
+        }
+    }};
+}
+pub(super) use entry;
+
+macro_rules! result_row {
+    ($row:expr, $id:ty) => {{
+        let id: i64 = $row.try_get("id")?;
+        crate::store::ResultRow {
+            id,
+            request_id: crate::domain::id::RequestId($row.try_get("request_id")?),
+            tenant: $row.try_get("tenant")?,
+            managed_device_id: $row.try_get("managed_device_id")?,
+            attempt: $row.try_get("attempt")?,
+            bucket: crate::store::rows::word($row.try_get("bucket")?, "bucket", id)?,
+            source: crate::store::rows::word($row.try_get("source")?, "source", id)?,
+            r#final: $row.try_get("final")?,
+            detail: $row.try_get("detail")?,
+            requested_by: $row.try_get("requested_by")?,
+            reason: $row.try_get("reason")?,
+            recorded_at: $row.try_get("recorded_at")?,
+            call_id: $row.try_get::<Option<$id>, _>("call_id")?.map(|call| crate::domain::id::CallId(call.into())),
+            sent_at: $row.try_get("sent_at")?,
+            http_status: $row.try_get("http_status")?,
+            graph_request_id: $row.try_get("graph_request_id")?,
+        }
+    }};
+}
+pub(super) use result_row;
+
+/// The whole of `status`, inside a transaction that sees one moment.
+macro_rules! status {
+    ($tx:expr, $sql:ident, $id:ty) => {{
+        let mut status =
+            crate::store::Status { now: chrono::DateTime::UNIX_EPOCH, tenants: Vec::new(), workers: Vec::new() };
+        let mut at = std::collections::BTreeMap::new();
+        for row in sqlx::query($sql::STATUS_TENANTS).fetch_all($tx).await? {
+            status.now = row.try_get("now")?;
+            let tenant: String = row.try_get("name")?;
+            at.insert(tenant.clone(), status.tenants.len());
+            status.tenants.push(crate::store::TenantStatus {
+                tenant,
+                paused_at: row.try_get("paused_at")?,
+                pause_reason: row.try_get("pause_reason")?,
+                wait_until: row.try_get("wait_until")?,
+                wait_reason: row.try_get("wait_reason")?,
+                blocked_at: row.try_get("blocked_at")?,
+                block_code: row.try_get("block_code")?,
+                block_reason: row.try_get("block_reason")?,
+                probe_at: row.try_get("probe_at")?,
+                cautious: row.try_get("cautious")?,
+                ..crate::store::TenantStatus::default()
+            });
+        }
+        for row in sqlx::query($sql::STATUS_QUEUE).fetch_all($tx).await? {
+            let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
+            else {
+                continue;
+            };
+            tenant.ready = row.try_get("ready")?;
+            tenant.waiting = row.try_get("waiting")?;
+            tenant.sending = row.try_get("sending")?;
+            tenant.unknown = row.try_get("unknown")?;
+            tenant.held = row.try_get("held")?;
+            tenant.oldest_ready_at = row.try_get("oldest_ready_at")?;
+            tenant.next_due_at = row.try_get("next_due_at")?;
+            tenant.calls_in_doubt = row.try_get("calls_in_doubt")?;
+        }
+        for row in sqlx::query($sql::STATUS_BUCKETS).fetch_all($tx).await? {
+            let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
+            else {
+                continue;
+            };
+            tenant.count(crate::store::rows::word(row.try_get("bucket")?, "bucket", 0)?, row.try_get("devices")?);
+        }
+        for row in sqlx::query($sql::STATUS_WORKERS).fetch_all($tx).await? {
+            status.workers.push(crate::store::WorkerStatus {
+                id: crate::domain::id::WorkerId(row.try_get::<$id, _>("id")?.into()),
+                host: row.try_get("host")?,
+                version: row.try_get("version")?,
+                started_at: row.try_get("started_at")?,
+                heartbeat_at: row.try_get("heartbeat_at")?,
+            });
+        }
+        status
+    }};
+}
+pub(super) use status;

@@ -1,0 +1,343 @@
+//! The store on SQLite.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, SecondsFormat, Utc};
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
+use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use tokio::sync::Notify;
+use uuid::fmt::Hyphenated;
+
+use super::rows::{self, Effects};
+use super::{
+    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Recorded, ResultFilter, ResultRow, Status,
+    Store, StoreError, WorkerIdentity,
+};
+use crate::domain::id::{TenantName, WorkerId};
+use crate::domain::lifecycle::{Recording, TenantEffect};
+use crate::domain::plan::{Entry, Facts, Snapshot};
+
+pub(super) mod sql;
+
+static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Entries promoted, or ended as expired, in one claim.
+const SWEEP: i64 = 1000;
+
+/// How often the file is asked whether another process has committed: half of it is the median pick-up time.
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+
+pub(super) struct SqliteStore {
+    /// One connection: SQLite has one writer, and here it waits in a queue of ours instead of SQLite's busy loop.
+    writer: SqlitePool,
+    reader: SqlitePool,
+}
+
+impl SqliteStore {
+    pub(super) async fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+        if !create && !path.exists() {
+            return Err(StoreError::Schema(format!(
+                "no database at {}: check the path, or run `reprovisiond migrate` to create it",
+                path.display()
+            )));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(create)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(Duration::from_secs(30))
+                .idle_timeout(None)
+                .max_lifetime(None)
+                // One process, one file: a connection cannot silently die, so it is not asked before each use.
+                .test_before_acquire(false)
+        };
+        let writer = pool(1).connect_with(options.clone()).await?;
+        let reader = pool(2).connect_lazy_with(options.read_only(true));
+        Ok(Self { writer, reader })
+    }
+
+    /// A transaction that has the write lock from its start, so that it never fails half way for want of it.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn migrate(&self) -> Result<(), StoreError> {
+        Ok(MIGRATOR.run(&self.writer).await?)
+    }
+
+    async fn check_schema(&self) -> Result<(), StoreError> {
+        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&self.reader).await? {
+            sqlx::query_scalar(sql::APPLIED).fetch_all(&self.reader).await?
+        } else {
+            Vec::new()
+        };
+        let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
+        super::error::check_versions(&applied, &known)
+    }
+
+    async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
+        sqlx::query(sql::REGISTER_TENANTS).bind(names_json(names)).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn probe_blocked(&self, names: &[TenantName]) -> Result<(), StoreError> {
+        sqlx::query(sql::PROBE_BLOCKED).bind(names_json(names)).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn start_worker(&self, worker: &WorkerIdentity, lease: Duration) -> Result<(), StoreError> {
+        sqlx::query(sql::START_WORKER)
+            .bind(text(worker.id.0))
+            .bind(&worker.host)
+            .bind(&worker.process)
+            .bind(&worker.version)
+            .bind(rows::millis(lease))
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
+    async fn renew_lease(&self, worker: WorkerId, lease: Duration) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let held: Option<bool> =
+            sqlx::query_scalar(sql::LEASE_HELD).bind(text(worker.0)).fetch_optional(&mut *tx).await?;
+        let held = held.ok_or_else(|| rows::no_worker(worker))?;
+        sqlx::query(sql::RENEW_LEASE).bind(text(worker.0)).bind(rows::millis(lease)).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(held)
+    }
+
+    async fn stop_worker(&self, worker: WorkerId) -> Result<(), StoreError> {
+        sqlx::query(sql::STOP_WORKER).bind(text(worker.0)).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn workers_with_open_calls(&self, host: &str) -> Result<Vec<WorkerIdentity>, StoreError> {
+        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&self.reader).await?;
+        found.iter().map(|row| Ok(rows::worker_identity!(row, Hyphenated))).collect()
+    }
+
+    async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError> {
+        let mut tx = self.begin().await?;
+        let calls = sqlx::query(sql::ABANDON_CALLS).fetch_all(&mut *tx).await?;
+        let calls: Vec<AbandonedCall> =
+            calls.iter().map(|row| Ok(rows::abandoned_call!(row, Hyphenated))).collect::<Result<_, StoreError>>()?;
+        if calls.is_empty() {
+            return Ok(calls);
+        }
+        let ids = rows::json(calls.iter().map(|call| call.call_id));
+        let tenants = rows::json(calls.iter().map(|call| &call.tenant));
+        sqlx::query(sql::ABANDON_TENANTS).bind(&tenants).execute(&mut *tx).await?;
+        sqlx::query(sql::ABANDON_RESULTS).bind(&ids).execute(&mut *tx).await?;
+        sqlx::query(sql::ABANDON_ENTRIES).bind(&ids).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(calls)
+    }
+
+    async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
+        let found = sqlx::query(sql::FACTS).bind(names_json(tenants)).fetch_all(&self.reader).await?;
+        found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
+    }
+
+    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
+        let mut tx = self.begin().await?;
+        let tenant = claim.tenant.as_str();
+        sqlx::query(sql::PROMOTE_DUE).bind(tenant).bind(SWEEP).execute(&mut *tx).await?;
+        let row = sqlx::query(sql::FACTS)
+            .bind(names_json(std::slice::from_ref(claim.tenant)))
+            .fetch_optional(&mut *tx)
+            .await?;
+        let row = row.ok_or_else(|| rows::no_tenant(claim.tenant))?;
+        let facts: Facts = rows::facts!(row);
+        let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
+        let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
+        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
+
+        for intent in &decision.intents {
+            let requests = rows::json(intent.entries.iter().map(|entry| entry.request_id));
+            sqlx::query(sql::INSERT_INTENT)
+                .bind(text(intent.call_id.0))
+                .bind(tenant)
+                .bind(claim.action)
+                .bind(text(claim.worker.0))
+                .bind(rows::json(intent.entries.iter().map(|entry| entry.device)))
+                .bind(&requests)
+                .bind(&intent.digest)
+                .execute(&mut *tx)
+                .await?;
+            let moved =
+                sqlx::query(sql::START_SENDING).bind(&requests).bind(text(intent.call_id.0)).execute(&mut *tx).await?;
+            rows::expect_rows("claim: queued to sending", intent.entries.len(), moved.rows_affected())?;
+        }
+        if !decision.expired.is_empty() {
+            let requests = rows::json(decision.expired.iter().map(|entry| entry.request_id));
+            let ended = sqlx::query(sql::EXPIRE_RESULTS).bind(&requests).execute(&mut *tx).await?;
+            rows::expect_rows("claim: results of expired requests", decision.expired.len(), ended.rows_affected())?;
+            let left = sqlx::query(sql::LEAVE_QUEUE).bind(&requests).execute(&mut *tx).await?;
+            rows::expect_rows("claim: expired requests leave the queue", decision.expired.len(), left.rows_affected())?;
+        }
+        tx.commit().await?;
+        Ok(Claimed {
+            now: facts.now,
+            decision,
+            waits_in_a_row: rows::count(row.try_get::<i32, _>("waits_in_a_row")?.into()),
+        })
+    }
+
+    async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
+        let effects = Effects::of(&recording.entries);
+        let call = text(recording.call_id.0);
+        let mut tx = self.begin().await?;
+        let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
+            .bind(&call)
+            .bind(recording.state.as_str())
+            .bind(evidence.http_status.map(i32::from))
+            .bind(evidence.graph_request_id.as_deref().map(rows::storable))
+            .bind(evidence.graph_date.map(instant))
+            .bind(evidence.error_code.as_deref().map(rows::storable))
+            .bind(evidence.error_message.as_deref().map(rows::storable))
+            .bind(evidence.response_body.as_deref().map(rows::storable))
+            .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
+            .fetch_optional(&mut *tx)
+            .await?;
+        let Some(tenant) = tenant else { return Ok(Recorded::Superseded) };
+        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
+        let results = effects.results;
+        if !results.request_id.is_empty() {
+            let written = sqlx::query(sql::RECORD_RESULTS).bind(&call).bind(results.json()).execute(&mut *tx).await?;
+            rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
+        }
+        if !effects.finals.is_empty() {
+            let left = sqlx::query(sql::LEAVE_QUEUE).bind(rows::json(effects.finals.iter())).execute(&mut *tx).await?;
+            rows::expect_rows("record: finished requests leave the queue", effects.finals.len(), left.rows_affected())?;
+        }
+        let kept = effects.kept;
+        if !kept.request_id.is_empty() {
+            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(&call).bind(kept.json()).execute(&mut *tx).await?;
+            rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
+        }
+        tx.commit().await?;
+        Ok(Recorded::Done)
+    }
+
+    async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tenant_effect(&mut tx, tenant.as_str(), effect).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
+        let mut connection = self.reader.acquire().await?;
+        let mut seen: Option<i64> = None;
+        let mut tick = tokio::time::interval(WATCH_INTERVAL);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let version = sqlx::query_scalar(sql::DATA_VERSION).fetch_one(&mut *connection).await?;
+            if seen.replace(version) != Some(version) {
+                nudge.notify_one();
+            }
+        }
+    }
+
+    async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
+        let row = |r: &NewRequest| {
+            serde_json::json!([
+                r.managed_device_id,
+                r.tenant,
+                r.requested_by,
+                r.reason,
+                r.external_id,
+                r.priority,
+                r.not_before.map(instant),
+                r.expires_at.map(instant),
+                i32::from(r.force)
+            ])
+        };
+        let inserted =
+            sqlx::query(sql::ENQUEUE).bind(rows::json(requests.iter().map(row))).execute(&self.writer).await?;
+        Ok(rows::enqueued(requests.len(), inserted.rows_affected()))
+    }
+
+    async fn status(&self) -> Result<Status, StoreError> {
+        let mut tx = self.reader.begin().await?;
+        Ok(rows::status!(&mut *tx, sql, Hyphenated))
+    }
+
+    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
+        let statement = if filter.device.is_some() { sql::RESULTS_OF_DEVICE } else { sql::RESULTS };
+        let found = sqlx::query(statement)
+            .bind(after)
+            .bind(filter.all_attempts)
+            .bind(&filter.tenant)
+            .bind(filter.device.map(|device| device.to_string()))
+            .bind(filter.request.map(|request| request.0))
+            .bind(filter.call.map(|call| text(call.0)))
+            .bind(filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
+            .bind(filter.since.map(instant))
+            .bind(filter.until.map(instant))
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await?;
+        found.iter().map(|row| Ok(rows::result_row!(row, Hyphenated))).collect()
+    }
+
+    async fn close(&self) {
+        self.reader.close().await;
+        self.writer.close().await;
+    }
+}
+
+/// How SQLite keeps a GUID: as text.
+fn text(id: uuid::Uuid) -> Hyphenated {
+    id.hyphenated()
+}
+
+/// How SQLite keeps an instant: text order is time order.
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn names_json(names: &[TenantName]) -> String {
+    rows::json(names.iter())
+}
+
+fn entries(found: &[SqliteRow]) -> Result<Vec<Entry>, StoreError> {
+    found.iter().map(|row| Ok(rows::entry!(row))).collect()
+}
+
+async fn tenant_effect(tx: &mut SqliteConnection, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
+    let query = match effect {
+        TenantEffect::None => return Ok(()),
+        TenantEffect::Clear => sqlx::query(sql::CLEAR_TENANT).bind(tenant),
+        TenantEffect::Caution => sqlx::query(sql::CAUTION_TENANT).bind(tenant),
+        TenantEffect::Wait { delay, code, reason } => sqlx::query(sql::DEFER_TENANT)
+            .bind(tenant)
+            .bind(rows::millis(*delay))
+            .bind(*code)
+            .bind(rows::storable(reason)),
+        TenantEffect::Block { code, reason, probe_after } => sqlx::query(sql::BLOCK_TENANT)
+            .bind(tenant)
+            .bind(rows::millis(*probe_after))
+            .bind(*code)
+            .bind(rows::storable(reason)),
+    };
+    query.execute(tx).await?;
+    Ok(())
+}

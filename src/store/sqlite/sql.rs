@@ -1,0 +1,186 @@
+//! Every statement on SQLite, in the order of `store::postgres::sql`. Lists come as JSON.
+
+use crate::store::rows::statements;
+
+statements! {
+    APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
+    HAS_MIGRATIONS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
+    // Differs because Postgres notifies: this is how another process's commit is noticed.
+    DATA_VERSION = "PRAGMA data_version";
+
+    REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT value FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING";
+    PROBE_BLOCKED = "
+        UPDATE tenants SET probe_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        WHERE name IN (SELECT value FROM json_each(?1)) AND probe_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+    DEFER_TENANT = "
+        UPDATE tenants SET wait_until = max(coalesce(wait_until, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds')), wait_code = ?3,
+               wait_reason = ?4, waits_in_a_row = waits_in_a_row + 1
+        WHERE name = ?1";
+    BLOCK_TENANT = "
+        UPDATE tenants SET blocked_at = coalesce(blocked_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), block_code = ?3, block_reason = ?4,
+               probe_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds')
+        WHERE name = ?1";
+    CAUTION_TENANT = "UPDATE tenants SET cautious = 1 WHERE name = ?1 AND cautious = 0";
+    // A wait that still runs stands: a call that left before it proves nothing about it.
+    CLEAR_TENANT = "
+        UPDATE tenants SET wait_until = CASE WHEN wait_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN wait_until END,
+               wait_code = CASE WHEN wait_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN wait_code END,
+               wait_reason = CASE WHEN wait_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN wait_reason END,
+               waits_in_a_row = CASE WHEN wait_until > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN waits_in_a_row ELSE 0 END,
+               blocked_at = NULL, block_code = NULL, block_reason = NULL, probe_at = NULL, cautious = 0
+        WHERE name = ?1 AND (wait_code IS NOT NULL OR waits_in_a_row > 0 OR blocked_at IS NOT NULL OR cautious = 1)";
+
+    START_WORKER = "
+        INSERT INTO workers (id, host, process, version, started_at, heartbeat_at, lease_expires_at)
+        VALUES (?1, ?2, ?3, ?4, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?5 / 1000.0) || ' seconds'))";
+    // Differs because RETURNING shows new values only on SQLite: read here, renewed by the next statement.
+    LEASE_HELD = "SELECT stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS held FROM workers WHERE id = ?1";
+    RENEW_LEASE = "
+        UPDATE workers SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds'), stopped_at = NULL
+        WHERE id = ?1";
+    STOP_WORKER = "UPDATE workers SET stopped_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1 AND stopped_at IS NULL";
+    WORKERS_WITH_OPEN_CALLS = "
+        SELECT id, host, process, version FROM workers w
+        WHERE host = ?1 AND stopped_at IS NULL
+          AND EXISTS (SELECT 1 FROM graph_calls c WHERE c.worker = w.id AND c.state = 'sending')";
+
+    ABANDON_CALLS = "
+        UPDATE graph_calls SET state = 'unknown', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), error_code = 'abandoned',
+               error_message = 'its worker stopped before an answer was recorded: the call may or may not have been carried out'
+        WHERE state = 'sending'
+          AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = graph_calls.worker AND w.stopped_at IS NULL
+                          AND w.lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+        RETURNING id, tenant, device_count, worker";
+    ABANDON_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts + 1, 'unknown', 'policy', 0,
+               'the worker stopped before an answer was recorded', r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?1) u JOIN reprovision_queue q ON q.call_id = u.value
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.state = 'sending'";
+    ABANDON_ENTRIES = "
+        UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
+               wait_reason = 'the worker stopped before an answer was recorded'
+        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+    ABANDON_TENANTS = "UPDATE tenants SET cautious = 1 WHERE name IN (SELECT value FROM json_each(?1))";
+
+    FACTS = "
+        SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
+               t.cautious, t.waits_in_a_row,
+               (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
+               (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
+                JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
+                WHERE q.tenant = t.name AND q.state IN ('unknown', 'held')) AS open_doubts,
+               EXISTS (SELECT 1 FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND q.ready = 1) AS ready,
+               (SELECT min(q.due_at) FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND q.ready = 0) AS next_due,
+               (SELECT min(q.expires_at) FROM reprovision_queue q
+                WHERE q.tenant = t.name AND q.state = 'queued' AND q.expires_at IS NOT NULL) AS next_expiry
+        FROM tenants t WHERE t.name IN (SELECT value FROM json_each(?1)) ORDER BY t.name";
+
+    PROMOTE_DUE = "
+        UPDATE reprovision_queue SET ready = 1, wait_reason = NULL
+        WHERE request_id IN (SELECT request_id FROM reprovision_queue
+                             WHERE tenant = ?1 AND state = 'queued' AND ready = 0
+                               AND due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+                             ORDER BY due_at LIMIT ?2)";
+    OVERDUE = "
+        SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
+        WHERE tenant = ?1 AND state = 'queued' AND expires_at IS NOT NULL
+          AND expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY expires_at LIMIT ?2";
+    DUE = "
+        SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
+        WHERE q.tenant = ?1 AND q.state = 'queued' AND q.ready = 1
+          AND NOT EXISTS (SELECT 1 FROM reprovision_queue b WHERE b.managed_device_id = q.managed_device_id AND b.state <> 'queued')
+        ORDER BY q.priority DESC, q.request_id LIMIT ?2";
+    INSERT_INTENT = "
+        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
+        VALUES (?1, ?2, ?3, ?4, 'sending', json_array_length(?5), ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+    START_SENDING = "
+        UPDATE reprovision_queue SET state = 'sending', call_id = ?2, wait_reason = NULL
+        WHERE request_id IN (SELECT value FROM json_each(?1)) AND state = 'queued'";
+    EXPIRE_RESULTS = "
+        INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.attempts, 'expired', 'policy', 1,
+               'expires_at passed before it could be sent', r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?1) u JOIN reprovision_queue q ON q.request_id = u.value
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.state = 'queued'";
+    LEAVE_QUEUE = "DELETE FROM reprovision_queue WHERE request_id IN (SELECT value FROM json_each(?1))";
+
+    COMPLETE_CALL = "
+        UPDATE graph_calls SET state = ?2, finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), http_status = ?3, graph_request_id = ?4,
+               graph_date = ?5, error_code = ?6, error_message = ?7, response_body = ?8, surplus_ids = ?9
+        WHERE id = ?1 AND (state = 'sending' OR (state = 'unknown' AND error_code = 'abandoned' AND ?2 <> 'unknown'))
+        RETURNING tenant";
+    RECORD_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id,
+               q.attempts + CASE WHEN q.state = 'sending' THEN u.value ->> 5 ELSE 0 END, u.value ->> 1, u.value ->> 2, u.value ->> 3,
+               u.value ->> 4, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?2) u
+        JOIN reprovision_queue q ON q.request_id = u.value ->> 0
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.call_id = ?1 AND q.state IN ('sending', 'unknown')";
+    KEEP_IN_QUEUE = "
+        UPDATE reprovision_queue
+        SET state = u.state, call_id = CASE WHEN u.state = 'queued' THEN NULL ELSE reprovision_queue.call_id END,
+            ready = u.delay_ms IS NULL,
+            due_at = CASE WHEN u.delay_ms IS NULL THEN reprovision_queue.due_at
+                          ELSE strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (u.delay_ms / 1000.0) || ' seconds') END,
+            wait_reason = u.wait_reason,
+            attempts = reprovision_queue.attempts + CASE WHEN reprovision_queue.state = 'sending' THEN u.charge ELSE 0 END,
+            max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, reprovision_queue.max_batch) END
+        FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS state, value ->> 2 AS delay_ms, value ->> 3 AS wait_reason,
+                     value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
+        WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.call_id = ?1
+          AND reprovision_queue.state IN ('sending', 'unknown')";
+
+    ENQUEUE = "
+        INSERT INTO reprovision_requests (managed_device_id, tenant, requested_by, reason, external_id, priority, not_before,
+                                          expires_at, force)
+        SELECT value ->> 0, coalesce(value ->> 1, 'default'), value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6,
+               value ->> 7, value ->> 8
+        FROM json_each(?1) WHERE true
+        ON CONFLICT (tenant, external_id) DO NOTHING";
+
+    STATUS_TENANTS = "
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, name, paused_at, pause_reason, wait_until, wait_reason, blocked_at, block_code,
+               block_reason, probe_at, cautious FROM tenants ORDER BY name";
+    STATUS_QUEUE = "
+        SELECT q.tenant,
+               count(*) FILTER (WHERE q.state = 'queued' AND (q.ready = 1 OR q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))) AS ready,
+               count(*) FILTER (WHERE q.state = 'queued' AND q.ready = 0 AND q.due_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS waiting,
+               count(*) FILTER (WHERE q.state = 'sending') AS sending,
+               count(*) FILTER (WHERE q.state = 'unknown') AS unknown,
+               count(*) FILTER (WHERE q.state = 'held') AS held,
+               min(q.due_at) FILTER (WHERE q.state = 'queued' AND (q.ready = 1 OR q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))) AS oldest_ready_at,
+               min(q.due_at) FILTER (WHERE q.state = 'queued' AND q.ready = 0 AND q.due_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')) AS next_due_at,
+               count(DISTINCT q.call_id) FILTER (WHERE q.state IN ('unknown', 'held') AND c.state = 'unknown') AS calls_in_doubt
+        FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
+    STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final = 1 GROUP BY tenant, bucket";
+    STATUS_WORKERS = "
+        SELECT id, host, version, started_at, heartbeat_at FROM workers
+        WHERE stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY started_at";
+
+    RESULTS = "
+        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
+          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
+          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
+        ORDER BY d.id LIMIT ?10";
+    // Differs because SQLite plans once for all parameters: without a statement of its own, one device's history would
+    // be looked for in every row.
+    RESULTS_OF_DEVICE = "
+        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
+          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
+          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
+        ORDER BY d.id LIMIT ?10";
+}
