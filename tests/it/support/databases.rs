@@ -39,7 +39,7 @@ impl Scratch {
             Backend::Postgres => Self::postgres(),
         })
         .await
-        .unwrap()
+        .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
     }
 
     fn sqlite() -> Self {
