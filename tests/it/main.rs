@@ -1,1 +1,11 @@
+//! Every integration test, in one binary: it links once, and `tests/run` gives it its databases.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test's helper panics as the test itself would, and a test may look at the clock to measure"
+)]
 
+mod layers;
+mod scratch;
+mod support;

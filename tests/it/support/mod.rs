@@ -1,0 +1,5 @@
+//! What tests share.
+
+mod databases;
+
+pub(crate) use databases::{Backend, Scratch, on_both};
