@@ -1,10 +1,105 @@
 //! The command line: one file a command.
 
 mod failure;
+mod migrate;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
 
+/// Reprovisions Windows 365 Cloud PCs from a SQLite or Postgres queue: each request once, with evidence for every call.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reprovisiond",
+    version,
+    about,
+    disable_help_subcommand = true,
+    before_help = "Examples:
+  reprovisiond demo                                     see it work, in a minute, without Microsoft
+  reprovisiond migrate --database sqlite:queue.db       make the queue
+  reprovisiond enqueue --database sqlite:queue.db 30d0e128-de93-41dc-89ec-33d84bb662a0
+  reprovisiond check-config --config reprovisiond.toml  what is configured, and what is wrong with it
+  reprovisiond run --config reprovisiond.toml           the daemon
+  reprovisiond status --watch                           what is pending
+  reprovisiond results --output csv > results.csv       what came of it",
+    after_help = "Exit codes: 0 ok · 1 failure · 2 wrong command line or input · 69 database or Graph not available · 77 not authorised · 78 wrong configuration or schema
+Environment: REPROVISIOND_CONFIG, REPROVISIOND_LOG, NO_COLOR, and REPROVISIOND_SECTION_KEY for every key of the configuration."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Global {
+    /// Configuration file [default: $REPROVISIOND_CONFIG, ./reprovisiond.toml, /etc/reprovisiond/reprovisiond.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Database, before the one in the configuration: sqlite:PATH or postgres://…
+    #[arg(long, global = true, value_name = "URL")]
+    database: Option<String>,
+    /// How results are written to stdout
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    output: Output,
+}
+
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// A table for people
+    Table,
+    /// One JSON document
+    Json,
+    /// One JSON object a line
+    Ndjson,
+    /// CSV with a header
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Migrate(migrate::MigrateArgs),
+}
+
 /// Runs the command line and returns the process's exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe while help is printed is no failure.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage as u8 } else { 0 });
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::new(Exit::Failure, format!("the runtime cannot start: {error}"))),
+    };
+    let ended = runtime.block_on(dispatch(cli));
+    // Whatever still waits for the network or the disk has no say in when the process ends.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Run(args) => run::run(&cli.global, args).await,
+        Command::Migrate(args) => migrate::run(&cli.global, args).await,
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    eprintln!("reprovisiond: {}", failure.message);
+    ExitCode::from(failure.exit as u8)
 }

@@ -28,6 +28,23 @@ pub enum Exchange {
     Answered(HttpAnswer),
 }
 
+/// What was seen of a call's answer, kept for good.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// HTTP status, if an answer came.
+    pub http_status: Option<u16>,
+    /// Graph's `request-id` header.
+    pub graph_request_id: Option<String>,
+    /// Graph's `Date` header.
+    pub graph_date: Option<DateTime<Utc>>,
+    /// Graph's error code, or this program's word for what happened to the transport.
+    pub error_code: Option<String>,
+    /// Graph's error message, or what was seen.
+    pub error_message: Option<String>,
+    /// The body, up to a bound, without secrets.
+    pub response_body: Option<String>,
+}
+
 /// An HTTP answer, reduced to what decides.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpAnswer {

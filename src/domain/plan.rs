@@ -66,6 +66,8 @@ pub struct Facts {
     pub next_due: Option<DateTime<Utc>>,
     /// When the next entry expires; may have passed.
     pub next_expiry: Option<DateTime<Utc>>,
+    /// Calls of the tenant in a row that did not get through.
+    pub waits_in_a_row: u32,
 }
 
 /// When a tenant wants a claim, so that an idle pass costs one read.

@@ -1,1 +1,379 @@
-//! engine
+//! The work loop: gather, plan, commit the intent, call, commit the answer. Knows the traits of the store and of Graph,
+//! not what is behind them.
+//!
+//! One task looks at the queue and is the only one that claims; each call is a task of its own; one task keeps the lease;
+//! one listens for wake-ups. The end of any of them is noticed.
+
+mod call;
+mod intervals;
+mod lease;
+mod process;
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::clock::BootInstant;
+use crate::config::{Batch, Limits, Retry, Worker};
+use crate::domain::id::{CallId, TenantName, WorkerId};
+use crate::domain::lifecycle::TenantEffect;
+use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
+use crate::domain::retry::RetryPolicy;
+use crate::graph::Graph;
+use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
+use lease::Lease;
+
+/// What the engine is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `[worker]`
+    pub worker: Worker,
+    /// `[batch]`
+    pub batch: Batch,
+    /// `[retry]`
+    pub retry: Retry,
+    /// `[limits]`
+    pub limits: Limits,
+    /// `graph_calls.action`
+    pub action: &'static str,
+}
+
+/// Why the engine stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The database could not be used at the start, or not at all.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A task ended by a panic: a defect. Nothing is lost, what it was doing is in doubt after the restart.
+    #[error("a task failed: {0}")]
+    Task(String),
+}
+
+/// How a stop went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Calls that had no recorded answer when the deadline came; they are `unknown` now.
+    pub calls_left: usize,
+}
+
+/// The engine of one process.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    tenants: Vec<Arc<Tenant>>,
+    settings: Settings,
+    worker: WorkerId,
+    lease: Arc<Lease>,
+}
+
+/// One tenant as this process sees it.
+pub(crate) struct Tenant {
+    name: TenantName,
+    graph: Arc<dyn Graph>,
+    /// No call of this process leaves before then: known at once, before the database has it.
+    hold_until: Mutex<Option<BootInstant>>,
+}
+
+impl Tenant {
+    fn hold(&self, effect: &TenantEffect) {
+        let time = match effect {
+            TenantEffect::Wait { delay, .. } => *delay,
+            TenantEffect::Block { probe_after, .. } => *probe_after,
+            _ => return,
+        };
+        let mut held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = BootInstant::now().plus(time);
+        *held = Some(held.map_or(until, |other| other.max(until)));
+    }
+
+    fn held(&self) -> bool {
+        let held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
+        held.is_some_and(|until| !until.remaining().is_zero())
+    }
+}
+
+/// What a finished task was.
+enum Done {
+    Call,
+    Token(TenantName),
+}
+
+/// Tasks under way, and what each is about.
+#[derive(Default)]
+struct Tasks {
+    set: JoinSet<Done>,
+    calls: HashMap<Id, CallId>,
+    fetching_tokens: HashSet<TenantName>,
+}
+
+impl Tasks {
+    fn finish(&mut self, finished: Result<(Id, Done), JoinError>) -> Result<(), EngineError> {
+        let (id, done) = finished.map_err(|error| EngineError::Task(error.to_string()))?;
+        self.calls.remove(&id);
+        if let Done::Token(tenant) = done {
+            self.fetching_tokens.remove(&tenant);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the database was last seen well, so that an outage is logged once and its end once.
+#[derive(Default)]
+struct DatabaseHealth {
+    failures: u32,
+    /// A claim failed in a way that leaves open whether its COMMIT arrived.
+    unsure: bool,
+}
+
+impl Engine {
+    /// An engine for the tenants that `graphs` can reach.
+    pub fn new(
+        store: Arc<dyn Store>,
+        graphs: Vec<(TenantName, Arc<dyn Graph>)>,
+        settings: Settings,
+        worker: WorkerId,
+    ) -> Self {
+        let tenant = |(name, graph)| Arc::new(Tenant { name, graph, hold_until: Mutex::default() });
+        let lease = Arc::new(Lease::new(worker, settings.worker.lease));
+        Self { store, tenants: graphs.into_iter().map(tenant).collect(), settings, worker, lease }
+    }
+
+    /// Registers the worker and gives up calls that dead workers left. Until this has been done nothing may be sent.
+    pub async fn start(&self) -> Result<(), EngineError> {
+        self.lease.start(&*self.store).await?;
+        self.lease.abandon(&*self.store).await?;
+        let names = self.names();
+        self.store.probe_blocked(&names).await?;
+        Ok(())
+    }
+
+    /// Works until `stop`, then lets calls in flight end within `worker.drain_timeout`.
+    pub async fn run(&self, stop: CancellationToken) -> Result<Stopped, EngineError> {
+        let nudge = Arc::new(Notify::new());
+        let mut background: JoinSet<()> = JoinSet::new();
+        background.spawn(lease::keep(Arc::clone(&self.lease), Arc::clone(&self.store)));
+        background.spawn(watch(Arc::clone(&self.store), Arc::clone(&nudge), self.settings.retry.clone()));
+
+        let mut tasks = Tasks::default();
+        let mut health = DatabaseHealth::default();
+        while !stop.is_cancelled() {
+            let look_again_in = self.pass(&mut tasks, &mut health).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                Some(finished) = tasks.set.join_next_with_id() => {
+                    tasks.finish(finished)?;
+                    while let Some(finished) = tasks.set.try_join_next_with_id() {
+                        tasks.finish(finished)?;
+                    }
+                }
+                Some(ended) = background.join_next() => {
+                    return Err(EngineError::Task(ended.map_or_else(|e| e.to_string(), |()| "a background task ended".to_owned())));
+                }
+                () = nudge.notified() => {}
+                () = tokio::time::sleep(look_again_in) => {}
+            }
+        }
+        let stopped = self.drain(&mut tasks).await?;
+        background.shutdown().await;
+        Ok(stopped)
+    }
+
+    async fn drain(&self, tasks: &mut Tasks) -> Result<Stopped, EngineError> {
+        if !tasks.calls.is_empty() {
+            info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
+        }
+        let deadline = tokio::time::Instant::now() + self.settings.worker.drain_timeout;
+        while !tasks.calls.is_empty() {
+            match tokio::time::timeout_at(deadline, tasks.set.join_next_with_id()).await {
+                Ok(Some(finished)) => tasks.finish(finished)?,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let calls_left = tasks.calls.len();
+        tasks.set.shutdown().await;
+        self.store.stop_worker(self.worker).await?;
+        if calls_left > 0 {
+            self.lease.abandon(&*self.store).await?;
+        }
+        Ok(Stopped { calls_left })
+    }
+
+    fn names(&self) -> Vec<TenantName> {
+        self.tenants.iter().map(|tenant| tenant.name.clone()).collect()
+    }
+
+    /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
+    async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Duration {
+        match self.try_pass(tasks, health).await {
+            Ok(look_again_in) => {
+                if health.failures > 0 {
+                    info!(attempts = health.failures, "the database is back");
+                }
+                health.failures = 0;
+                look_again_in.min(self.settings.worker.poll_interval)
+            }
+            Err(problem) => {
+                if health.failures == 0 {
+                    error!(error = problem.to_string(), "the queue cannot be read; trying again until it can");
+                } else {
+                    debug!(error = problem.to_string(), "the queue still cannot be read");
+                }
+                health.failures = health.failures.saturating_add(1);
+                intervals::delay(&self.settings.retry, health.failures).min(self.settings.worker.poll_interval)
+            }
+        }
+    }
+
+    async fn try_pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Result<Duration, StoreError> {
+        if health.unsure {
+            let under_way: Vec<CallId> = tasks.calls.values().copied().collect();
+            let released = self.store.release_unsent(self.worker, &under_way).await?;
+            health.unsure = false;
+            if released > 0 {
+                warn!(
+                    calls = released,
+                    "the answer to a commit had been lost: calls that were never made are queued again"
+                );
+            }
+        }
+        let mut look_again_in = Duration::MAX;
+        let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
+        for (name, facts) in self.store.facts(&self.names()).await? {
+            let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) else { continue };
+            let bounds = self.bounds(tasks);
+            let wants = attention(&facts, &bounds);
+            soonest(wants.look_again_in);
+            let token = tenant.graph.has_token();
+            if wants.call && !token {
+                self.fetch_token(tenant, &facts, tasks);
+            }
+            if wants.expire || (wants.call && token) {
+                let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
+                let claimed = self.claim(tenant, &bounds, health).await?;
+                soonest(claimed.decision.linger_for);
+                // There may be more of them than one claim ends.
+                soonest((!claimed.decision.expired.is_empty()).then_some(Duration::ZERO));
+                self.start_calls(tenant, claimed, tasks);
+            }
+        }
+        Ok(look_again_in)
+    }
+
+    fn bounds(&self, tasks: &Tasks) -> Bounds {
+        Bounds {
+            free_slots: self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls.len()),
+            max_devices: self.settings.batch.max_devices,
+            linger: self.settings.batch.linger,
+            open_doubts: self.settings.limits.open_doubts,
+        }
+    }
+
+    async fn claim(
+        &self,
+        tenant: &Tenant,
+        bounds: &Bounds,
+        health: &mut DatabaseHealth,
+    ) -> Result<Claimed, StoreError> {
+        let decide = |snapshot: Snapshot| {
+            let plan = plan(snapshot, bounds);
+            let intent = |entries: Vec<Entry>| {
+                let devices: Vec<_> = entries.iter().map(|entry| entry.device).collect();
+                Intent { call_id: CallId::fresh(), digest: tenant.graph.digest(&devices), entries }
+            };
+            Decision {
+                intents: plan.calls.into_iter().map(intent).collect(),
+                expired: plan.expired,
+                linger_for: plan.linger_for,
+            }
+        };
+        let claim = Claim {
+            tenant: &tenant.name,
+            worker: self.worker,
+            action: self.settings.action,
+            fetch: bounds.free_slots * bounds.max_devices,
+        };
+        let claimed = self.store.claim(&claim, &decide).await;
+        health.unsure |= claimed.is_err();
+        let claimed = claimed?;
+        if !claimed.decision.expired.is_empty() {
+            info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");
+        }
+        Ok(claimed)
+    }
+
+    fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, tasks: &mut Tasks) {
+        let policy = RetryPolicy {
+            max_attempts: self.settings.retry.max_attempts,
+            retry_failed: self.settings.retry.failed,
+            blocked_probe_interval: self.settings.retry.blocked_probe_interval,
+        };
+        for intent in claimed.decision.intents {
+            let call_id = intent.call_id;
+            let call = call::Call {
+                store: Arc::clone(&self.store),
+                tenant: Arc::clone(tenant),
+                lease: Arc::clone(&self.lease),
+                retry: self.settings.retry.clone(),
+                policy: policy.clone(),
+                send_within: self.settings.worker.send_within,
+                intent,
+                committed_at: BootInstant::now(),
+                database_now: claimed.now,
+                waits_in_a_row: claimed.waits_in_a_row,
+            };
+            let task: Pin<Box<dyn Future<Output = Done> + Send>> = Box::pin(async move {
+                call.run().await;
+                Done::Call
+            });
+            let handle = tasks.set.spawn(task);
+            tasks.calls.insert(handle.id(), call_id);
+        }
+    }
+
+    /// Gets a token beside the loop, so that one tenant's Entra ID holds up no other tenant.
+    fn fetch_token(&self, tenant: &Arc<Tenant>, facts: &Facts, tasks: &mut Tasks) {
+        if tenant.held() || !tasks.fetching_tokens.insert(tenant.name.clone()) {
+            return;
+        }
+        let (tenant, store, retry) = (Arc::clone(tenant), Arc::clone(&self.store), self.settings.retry.clone());
+        let failures = facts.waits_in_a_row.saturating_add(1);
+        tasks.set.spawn(async move {
+            if let Err(problem) = tenant.graph.prepare().await {
+                let delay = intervals::delay(&retry, failures);
+                let effect = TenantEffect::Wait { delay, code: "no_token", reason: problem.to_string() };
+                tenant.hold(&effect);
+                warn!(tenant = %tenant.name, error = problem.to_string(), again_in_ms = millis(delay), "no call can be made");
+                if let Err(unrecorded) = store.defer_tenant(&tenant.name, &effect).await {
+                    warn!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
+                }
+            }
+            Done::Token(tenant.name.clone())
+        });
+    }
+}
+
+/// Whole milliseconds, for logs.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Listens for wake-ups for as long as the process lives. Without them polling carries on.
+async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, retry: Retry) {
+    let mut failures = 0_u32;
+    loop {
+        let started = BootInstant::now();
+        let Err(problem) = store.watch(Arc::clone(&nudge)).await else { continue };
+        failures = if started.elapsed() > retry.longest_delay { 1 } else { failures.saturating_add(1) };
+        if failures == 1 {
+            warn!(error = problem.to_string(), "wake-ups are off until the database answers again; polling carries on");
+        }
+        tokio::time::sleep(intervals::delay(&retry, failures).max(retry.first_delay / 2)).await;
+    }
+}

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 
 pub use error::StoreError;
 
+pub use crate::domain::answer::Evidence;
+
 use crate::config::{DatabaseKind, DatabaseUrl};
 use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
@@ -51,6 +53,10 @@ pub trait Store: Send + Sync {
     /// Moves every call in `sending` whose worker has stopped, or has let its lease lapse, to `unknown`, with its
     /// entries: never back to `queued`.
     async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError>;
+
+    /// Gives back every call in `sending` of this worker that is not among `under_way`: its intent was committed but the
+    /// answer to that commit was lost, so the worker never came to send it. Returns how many.
+    async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError>;
 
     /// What there is to do, tenant by tenant. Read only.
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError>;
@@ -170,23 +176,6 @@ pub struct Claimed {
     pub decision: Decision,
     /// Calls of the tenant in a row that did not get through.
     pub waits_in_a_row: u32,
-}
-
-/// What was seen of a call's answer, kept for good.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Evidence {
-    /// HTTP status, if an answer came.
-    pub http_status: Option<u16>,
-    /// Graph's `request-id` header.
-    pub graph_request_id: Option<String>,
-    /// Graph's `Date` header.
-    pub graph_date: Option<DateTime<Utc>>,
-    /// Graph's error code, or this program's word for what happened to the transport.
-    pub error_code: Option<String>,
-    /// Graph's error message, or what was seen.
-    pub error_message: Option<String>,
-    /// The body, up to a bound, without secrets.
-    pub response_body: Option<String>,
 }
 
 /// How commit 2 went.

@@ -305,6 +305,7 @@ macro_rules! facts {
             ready: $row.try_get("ready")?,
             next_due: $row.try_get("next_due")?,
             next_expiry: $row.try_get("next_expiry")?,
+            waits_in_a_row: crate::store::rows::count($row.try_get::<i32, _>("waits_in_a_row")?.into()),
         }
     };
 }

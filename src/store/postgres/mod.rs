@@ -17,7 +17,7 @@ use super::{
     Store, StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
-use crate::domain::id::{TenantName, WorkerId};
+use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Recording, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 
@@ -122,6 +122,16 @@ impl Store for PostgresStore {
         Ok(calls)
     }
 
+    async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError> {
+        let under_way: Vec<Uuid> = under_way.iter().map(|call| call.0).collect();
+        let mut tx = self.pool.begin().await?;
+        let released: Vec<Uuid> =
+            sqlx::query_scalar(sql::RELEASE_CALLS).bind(worker.0).bind(&under_way).fetch_all(&mut *tx).await?;
+        sqlx::query(sql::RELEASE_ENTRIES).bind(&released).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(released.len() as u64)
+    }
+
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
         let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&self.pool).await?;
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
@@ -164,11 +174,7 @@ impl Store for PostgresStore {
             rows::expect_rows("claim: expired requests leave the queue", requests.len(), left.rows_affected())?;
         }
         tx.commit().await?;
-        Ok(Claimed {
-            now: facts.now,
-            decision,
-            waits_in_a_row: rows::count(row.try_get::<i32, _>("waits_in_a_row")?.into()),
-        })
+        Ok(Claimed { now: facts.now, decision, waits_in_a_row: facts.waits_in_a_row })
     }
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {

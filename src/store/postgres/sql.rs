@@ -59,6 +59,14 @@ statements! {
         WHERE call_id = ANY($1) AND state = 'sending'";
     ABANDON_TENANTS = "UPDATE tenants SET cautious = true WHERE name = ANY($1)";
 
+    RELEASE_CALLS = "
+        UPDATE graph_calls SET state = 'not_sent', finished_at = now(), error_code = 'not_sent',
+               error_message = 'the answer to the commit of the intent was lost, so the call was never made'
+        WHERE state = 'sending' AND worker = $1 AND id <> ALL($2) RETURNING id";
+    RELEASE_ENTRIES = "
+        UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
+        WHERE call_id = ANY($1) AND state = 'sending'";
+
     FACTS = "
         SELECT t.name, now() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,

@@ -19,7 +19,7 @@ use super::{
     AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Recorded, ResultFilter, ResultRow, Status,
     Store, StoreError, WorkerIdentity,
 };
-use crate::domain::id::{TenantName, WorkerId};
+use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Recording, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 
@@ -149,6 +149,18 @@ impl Store for SqliteStore {
         Ok(calls)
     }
 
+    async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        let released: Vec<String> = sqlx::query_scalar(sql::RELEASE_CALLS)
+            .bind(text(worker.0))
+            .bind(rows::json(under_way.iter()))
+            .fetch_all(&mut *tx)
+            .await?;
+        sqlx::query(sql::RELEASE_ENTRIES).bind(rows::json(released.iter())).execute(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(released.len() as u64)
+    }
+
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
         let found = sqlx::query(sql::FACTS).bind(names_json(tenants)).fetch_all(&self.reader).await?;
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
@@ -193,11 +205,7 @@ impl Store for SqliteStore {
             rows::expect_rows("claim: expired requests leave the queue", decision.expired.len(), left.rows_affected())?;
         }
         tx.commit().await?;
-        Ok(Claimed {
-            now: facts.now,
-            decision,
-            waits_in_a_row: rows::count(row.try_get::<i32, _>("waits_in_a_row")?.into()),
-        })
+        Ok(Claimed { now: facts.now, decision, waits_in_a_row: facts.waits_in_a_row })
     }
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {

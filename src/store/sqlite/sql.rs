@@ -65,6 +65,14 @@ statements! {
         WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
     ABANDON_TENANTS = "UPDATE tenants SET cautious = 1 WHERE name IN (SELECT value FROM json_each(?1))";
 
+    RELEASE_CALLS = "
+        UPDATE graph_calls SET state = 'not_sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), error_code = 'not_sent',
+               error_message = 'the answer to the commit of the intent was lost, so the call was never made'
+        WHERE state = 'sending' AND worker = ?1 AND id NOT IN (SELECT value FROM json_each(?2)) RETURNING id";
+    RELEASE_ENTRIES = "
+        UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
+        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+
     FACTS = "
         SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
                t.cautious, t.waits_in_a_row,

@@ -1,0 +1,1 @@
+//! `reprovisiond migrate`

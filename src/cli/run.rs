@@ -1,0 +1,1 @@
+//! `reprovisiond run`

@@ -1,0 +1,189 @@
+//! One call: the last check, the POST, what it means, commit 2.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tracing::{error, info, warn};
+
+use super::{Tenant, intervals, lease::Lease, millis};
+use crate::clock::BootInstant;
+use crate::config::Retry;
+use crate::domain::answer::{Evidence, meaning};
+use crate::domain::lifecycle::{CallState, EntryEffect, Recording, TenantEffect};
+use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
+use crate::store::{Intent, Recorded, Store};
+
+/// A call whose intent is committed.
+pub(super) struct Call {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) retry: Retry,
+    pub(super) policy: RetryPolicy,
+    pub(super) send_within: Duration,
+    pub(super) intent: Intent,
+    /// When commit 1 was done, by the clock that never stands still.
+    pub(super) committed_at: BootInstant,
+    /// The database's now at commit 1.
+    pub(super) database_now: DateTime<Utc>,
+    pub(super) waits_in_a_row: u32,
+}
+
+impl Call {
+    /// Makes the call and records what came of it, however long the database takes.
+    pub(super) async fn run(self) {
+        let devices: Vec<_> = self.intent.entries.iter().map(|entry| entry.device).collect();
+        let reply = self.tenant.graph.reprovision(self.intent.call_id, &devices, &|| self.fence()).await;
+        let now = self.now();
+        let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, now);
+        let sent: Vec<Sent> = self
+            .intent
+            .entries
+            .iter()
+            .map(|entry| Sent { request_id: entry.request_id, attempts: entry.attempts, expires_at: entry.expires_at })
+            .collect();
+        let ended = Ended { call_id: self.intent.call_id, sent: &sent, waits_in_a_row: self.waits_in_a_row, now };
+        let recording = verdict(meaning, &ended, &self.policy, &mut |n| intervals::delay(&self.retry, n));
+        self.tenant.hold(&recording.tenant);
+        self.log(&recording, &reply.evidence);
+        self.record(&recording, &reply.evidence).await;
+    }
+
+    /// The last question before the bytes leave. Graph cannot turn away a late sender, so this must.
+    fn fence(&self) -> Result<(), String> {
+        if !self.lease.holds() {
+            Err("dropped before it was sent: this worker's lease has lapsed".to_owned())
+        } else if self.committed_at.elapsed() > self.send_within {
+            Err(format!(
+                "dropped before it was sent: its intent is older than worker.send_within ({:?})",
+                self.send_within
+            ))
+        } else if self.tenant.held() {
+            Err("dropped before it was sent: another call's answer says that the tenant must wait".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The database's now, carried on by a clock that counts stopped time.
+    fn now(&self) -> DateTime<Utc> {
+        let gone = TimeDelta::from_std(self.committed_at.elapsed()).unwrap_or_default();
+        self.database_now.checked_add_signed(gone).unwrap_or(self.database_now)
+    }
+
+    /// Commit 2. The answer is the only evidence there is: it is kept until the database has it.
+    async fn record(&self, recording: &Recording, evidence: &Evidence) {
+        let mut failures = 0_u32;
+        loop {
+            match self.store.record(recording, evidence).await {
+                Ok(Recorded::Done) => break,
+                // After a failure this may be our own COMMIT, whose answer was lost.
+                Ok(Recorded::Superseded) if failures > 0 => {
+                    info!(call.id = %self.intent.call_id, "the call was completed already");
+                    break;
+                }
+                Ok(Recorded::Superseded) => {
+                    error!(
+                        call.id = %self.intent.call_id,
+                        tenant = %self.tenant.name,
+                        "the call was completed or given up by another worker; its answer is in this log only"
+                    );
+                    break;
+                }
+                Err(problem) => {
+                    failures = failures.saturating_add(1);
+                    let delay = intervals::delay(&self.retry, failures);
+                    error!(
+                        call.id = %self.intent.call_id,
+                        tenant = %self.tenant.name,
+                        error = problem.to_string(),
+                        again_in_ms = millis(delay),
+                        "the answer of a call could not be recorded yet; it is kept and tried again"
+                    );
+                    tokio::time::sleep(delay).await;
+                }
+            }
+        }
+        if failures > 0 {
+            info!(call.id = %self.intent.call_id, failures, "the answer is recorded");
+        }
+    }
+
+    /// The one line of this call.
+    fn log(&self, recording: &Recording, evidence: &Evidence) {
+        let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+        for (_, effect) in &recording.entries {
+            *outcomes.entry(outcome(effect)).or_default() += 1;
+        }
+        let devices = outcomes.iter().map(|(word, n)| format!("{word}={n}")).collect::<Vec<_>>().join(" ");
+        macro_rules! line {
+            ($level:ident, $text:literal, $($extra:tt)*) => {
+                $level!(
+                    call.id = %self.intent.call_id,
+                    tenant = %self.tenant.name,
+                    call.devices = self.intent.entries.len(),
+                    call.outcome = %recording.state,
+                    call.duration_ms = millis(self.committed_at.elapsed()),
+                    http.status = evidence.http_status,
+                    graph.request_id = evidence.graph_request_id.as_deref(),
+                    devices,
+                    $($extra)*
+                    $text
+                )
+            };
+        }
+        if !recording.surplus.is_empty() {
+            warn!(call.id = %self.intent.call_id, ids = recording.surplus.len(), "the answer names devices that were not asked for; they are kept on the call");
+        }
+        match (&recording.tenant, recording.state) {
+            (TenantEffect::Wait { delay, code, reason }, _) => {
+                line!(
+                    warn,
+                    "call not carried out, the tenant waits",
+                    wait.code = code,
+                    wait.ms = millis(*delay),
+                    reason,
+                );
+            }
+            (TenantEffect::Block { code, reason, probe_after }, _) => {
+                line!(
+                    error,
+                    "call not carried out, the tenant is blocked until this is mended",
+                    block.code = code,
+                    probe.after_ms = millis(*probe_after),
+                    reason,
+                );
+            }
+            (_, CallState::Unknown) => {
+                let reason = recording.entries.iter().find_map(|(_, effect)| match effect {
+                    EntryEffect::Unknown { detail } => Some(detail.as_str()),
+                    _ => None,
+                });
+                line!(
+                    warn,
+                    "call in doubt: it may have been carried out, its devices are not sent again without evidence",
+                    reason,
+                );
+            }
+            (_, CallState::NotCarriedOut) => {
+                line!(
+                    warn,
+                    "call refused because of what it holds: its devices go again in calls of half the size",
+                    error.code = evidence.error_code.as_deref(),
+                );
+            }
+            _ => line!(info, "call answered",),
+        }
+    }
+}
+
+fn outcome(effect: &EntryEffect) -> &'static str {
+    match effect {
+        EntryEffect::Final { bucket, .. } => bucket.as_str(),
+        EntryEffect::TryAgain { .. } => "failed_tried_again",
+        EntryEffect::Requeue { .. } => "queued_again",
+        EntryEffect::Unknown { .. } => "unknown",
+    }
+}

@@ -1,0 +1,61 @@
+//! Where delays come from: exponential with full jitter, under a cap.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff as _;
+
+use crate::config::Retry;
+
+/// Draws the delay before the `n`-th repetition (from 1): uniform between nothing and a cap that starts at
+/// `first_delay`, grows by `multiplier` and never passes `longest_delay`.
+///
+/// The crate jitters by a factor around an interval; half the cap with a factor of 1 is full jitter. Only
+/// `next_backoff()` is used: the crate's `retry` futures let a server's delay escape the elapsed-time bound.
+pub(super) fn delay(retry: &Retry, n: u32) -> Duration {
+    let mut intervals = ExponentialBackoff {
+        current_interval: retry.first_delay / 2,
+        initial_interval: retry.first_delay / 2,
+        randomization_factor: 1.0,
+        multiplier: retry.multiplier,
+        max_interval: retry.longest_delay / 2,
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    let mut delay = Duration::ZERO;
+    // Beyond this many steps the cap has long been reached.
+    for _ in 0..n.clamp(1, 64) {
+        delay = intervals.next_backoff().unwrap_or(retry.longest_delay);
+    }
+    delay.min(retry.longest_delay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry() -> Retry {
+        Retry {
+            first_delay: Duration::from_secs(2),
+            longest_delay: Duration::from_secs(30),
+            multiplier: 2.0,
+            max_attempts: 3,
+            failed: false,
+            blocked_probe_interval: Duration::from_secs(900),
+        }
+    }
+
+    #[test]
+    fn delays_are_jittered_from_nothing_up_to_a_growing_cap() {
+        for (n, cap) in [(1, 2), (2, 4), (3, 8), (4, 16), (5, 30), (50, 30), (u32::MAX, 30)] {
+            let drawn: Vec<Duration> = (0..400).map(|_| delay(&retry(), n)).collect();
+            let cap = Duration::from_secs(cap);
+            let (least, most) = (drawn.iter().min().unwrap(), drawn.iter().max().unwrap());
+            assert!(*most <= cap + Duration::from_nanos(2), "{n}: {most:?}");
+            assert!(
+                *least < cap / 4 && *most > cap * 3 / 4,
+                "{n}: {least:?} to {most:?} is no full jitter under {cap:?}"
+            );
+        }
+    }
+}

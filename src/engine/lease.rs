@@ -1,0 +1,102 @@
+//! The worker's lease: others believe it alive for as long as it is renewed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::process;
+use crate::clock::BootInstant;
+use crate::domain::id::WorkerId;
+use crate::store::{Store, StoreError, WorkerIdentity};
+
+/// This worker's lease, as it knows it itself: never longer than the database has it.
+pub(super) struct Lease {
+    worker: WorkerId,
+    length: Duration,
+    held_until: Mutex<BootInstant>,
+}
+
+impl Lease {
+    pub(super) fn new(worker: WorkerId, length: Duration) -> Self {
+        Self { worker, length, held_until: Mutex::new(BootInstant::now()) }
+    }
+
+    /// Whether others still believe this worker alive.
+    pub(super) fn holds(&self) -> bool {
+        !self.held_until.lock().unwrap_or_else(PoisonError::into_inner).remaining().is_zero()
+    }
+
+    /// Counted from before the database was asked, so that it ends here before it ends there.
+    fn renewed(&self, asked_at: BootInstant) {
+        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = asked_at.plus(self.length);
+    }
+
+    /// Registers the worker.
+    pub(super) async fn start(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let process = process::this_process(self.worker);
+        let asked_at = BootInstant::now();
+        let identity = WorkerIdentity {
+            id: self.worker,
+            host: process.host,
+            process: process.process,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        store.start_worker(&identity, self.length).await?;
+        self.renewed(asked_at);
+        // A process of this host that is no more need not be waited for.
+        for other in store.workers_with_open_calls(&identity.host).await? {
+            if other.id != self.worker && !process::is_alive(&other.process) {
+                store.stop_worker(other.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the calls of workers that are no more: `unknown`, never sent again without evidence.
+    pub(super) async fn abandon(&self, store: &dyn Store) -> Result<(), StoreError> {
+        for call in store.abandon_calls().await? {
+            warn!(
+                call.id = %call.call_id,
+                tenant = call.tenant,
+                devices = call.device_count,
+                worker.id = %call.worker,
+                "a call was found without an answer and without a living worker: it may have been carried out, its devices are unknown now and are not sent again without evidence"
+            );
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let asked_at = BootInstant::now();
+        let held = store.renew_lease(self.worker, self.length).await?;
+        self.renewed(asked_at);
+        if !held {
+            error!(
+                worker.id = %self.worker,
+                "this worker's lease had lapsed (the machine or the database stood still): calls it had under way may have been given up as unknown"
+            );
+        }
+        self.abandon(store).await
+    }
+}
+
+/// Renews three times in a lease's length, for as long as the process lives.
+pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>) {
+    let mut failing = false;
+    loop {
+        tokio::time::sleep(lease.length / 3).await;
+        match lease.renew(&*store).await {
+            Ok(()) if failing => {
+                info!(worker.id = %lease.worker, "the lease is renewed again");
+                failing = false;
+            }
+            Ok(()) => {}
+            Err(problem) if !failing => {
+                warn!(worker.id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
+                failing = true;
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One call to Graph: the request, the answer, the evidence.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use super::credential::{Credential, Token};
+use super::{Fence, Graph, Reply, TokenError, http, wire};
+use crate::config::Tenant;
+use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer};
+use crate::domain::id::{CallId, ManagedDeviceId};
+use crate::domain::printable::printable;
+
+/// Characters of an answer's body that are kept as evidence.
+const MAX_EVIDENCE_CHARS: usize = 64 * 1024;
+
+/// Characters of a header or of one of Graph's sentences that are kept.
+const MAX_SENTENCE_CHARS: usize = 1000;
+
+/// One tenant's Graph.
+pub struct GraphClient {
+    http: reqwest::Client,
+    action_url: Url,
+    credential: Credential,
+}
+
+/// A client that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A URL of the tenant's configuration does not take a path.
+    #[error("graph_url or authority_url: {0}")]
+    Url(#[from] url::ParseError),
+    /// TLS could not be set up, for instance because the system has no root certificates.
+    #[error("the HTTPS client could not be set up: {0}")]
+    Http(String),
+}
+
+impl GraphClient {
+    /// A client for `tenant` whose calls take `call_timeout` at most.
+    pub fn new(tenant: &Tenant, call_timeout: Duration) -> Result<Self, ClientError> {
+        let http = http::client(call_timeout).map_err(|error| ClientError::Http(http::explain(&error)))?;
+        let base = tenant.graph_url.as_str().trim_end_matches('/');
+        Ok(Self {
+            action_url: Url::parse(&format!("{base}{}", wire::ACTION_PATH))?,
+            credential: Credential::new(http.clone(), tenant)?,
+            http,
+        })
+    }
+
+    async fn call(&self, call: CallId, body: Vec<u8>, token: &Token, fence: &Fence<'_>) -> (Exchange, Evidence) {
+        let request = self
+            .http
+            .post(self.action_url.clone())
+            .bearer_auth(&token.text)
+            .header(CONTENT_TYPE, "application/json")
+            .header("client-request-id", call.to_string())
+            .body(body);
+        if let Err(reason) = fence() {
+            return not_sent(reason);
+        }
+        match request.send().await {
+            Ok(response) => answered(response, token).await,
+            Err(error) if error.is_connect() || error.is_builder() => not_sent(http::explain(&error)),
+            Err(error) => {
+                let reason = format!("no answer: {}", http::explain(&error));
+                (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Graph for GraphClient {
+    fn has_token(&self) -> bool {
+        self.credential.at_hand().is_some()
+    }
+
+    async fn prepare(&self) -> Result<(), TokenError> {
+        self.credential.token().await.map(|_| ())
+    }
+
+    fn digest(&self, devices: &[ManagedDeviceId]) -> String {
+        Sha256::digest(wire::request_body(devices)).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: &Fence<'_>) -> Reply {
+        let token = match self.credential.token().await {
+            Ok(token) => token,
+            Err(error) => {
+                let (exchange, evidence) = not_sent(error.to_string());
+                return Reply { exchange, evidence, renewed_token: false };
+            }
+        };
+        let (exchange, evidence) = self.call(call, wire::request_body(devices), &token, fence).await;
+        match evidence.http_status {
+            Some(401) => self.credential.refused(&token),
+            Some(_) => self.credential.accepted(&token),
+            None => {}
+        }
+        Reply { exchange, evidence, renewed_token: token.renewed }
+    }
+}
+
+fn not_sent(reason: String) -> (Exchange, Evidence) {
+    (Exchange::NotSent { reason: reason.clone() }, transport("not_sent", reason))
+}
+
+fn transport(code: &str, reason: String) -> Evidence {
+    Evidence { error_code: Some(code.to_owned()), error_message: Some(reason), ..Evidence::default() }
+}
+
+async fn answered(response: reqwest::Response, token: &Token) -> (Exchange, Evidence) {
+    let status = response.status().as_u16();
+    let header = |name: &str| header(response.headers(), name);
+    let (request_id, retry_after) = (header("request-id"), header(RETRY_AFTER.as_str()));
+    let date: Option<DateTime<Utc>> =
+        header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok()).map(Into::into);
+    let read = http::read_body(response).await;
+
+    // What is not whole is not read: half a list looks like a list.
+    let error = if read.cut.is_none() { wire::error(&read.bytes) } else { None };
+    let body = match &read.cut {
+        None => wire::buckets(&read.bytes),
+        Some(cut) => Body::NoBuckets(cut.clone()),
+    };
+    // A proxy that echoes the request must not get the token into the database.
+    let text = String::from_utf8_lossy(&read.bytes).replace(&token.text, "[token]");
+    let sentence = |text: &str| printable(text, MAX_SENTENCE_CHARS).to_string();
+    let evidence = Evidence {
+        http_status: Some(status),
+        graph_request_id: request_id,
+        graph_date: date,
+        error_code: error.as_ref().map(|error| sentence(&error.code)),
+        error_message: error
+            .as_ref()
+            .map(|error| sentence(&error.message.replace(&token.text, "[token]")))
+            .or(read.cut),
+        response_body: Some(text.chars().take(MAX_EVIDENCE_CHARS).collect()),
+    };
+    let error = error.map(|mut error| {
+        error.code = sentence(&error.code);
+        error.message = sentence(&error.message.replace(&token.text, "[token]"));
+        error
+    });
+    (Exchange::Answered(HttpAnswer { status, retry_after, date, error, body }), evidence)
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(printable(&String::from_utf8_lossy(value.as_bytes()), MAX_SENTENCE_CHARS).to_string())
+}

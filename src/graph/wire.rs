@@ -1,0 +1,113 @@
+//! JSON as Graph speaks it: the request that leaves and what an answer's body holds.
+
+use serde_json::{Map, Value};
+
+use crate::domain::answer::{Body, BucketLists, GraphError};
+use crate::domain::id::ManagedDeviceId;
+
+/// The action's path below the base URL.
+/// Source: Microsoft's reference page "managedDevice: bulkReprovisionCloudPc" (beta).
+pub(super) const ACTION_PATH: &str = "/beta/deviceManagement/managedDevices/bulkReprovisionCloudPc";
+
+/// The request body.
+pub(super) fn request_body(devices: &[ManagedDeviceId]) -> Vec<u8> {
+    serde_json::json!({ "managedDeviceIds": devices }).to_string().into_bytes()
+}
+
+/// What the body of a 2xx holds. All of Graph's success shapes: wrapped in `value` (the reference page), bare (what
+/// Microsoft's SDK reads), and nothing at all (an earlier reference page's 204).
+pub(super) fn buckets(body: &[u8]) -> Body {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Body::NoBuckets("the body is empty".to_owned());
+    }
+    let Ok(Value::Object(top)) = serde_json::from_slice::<Value>(body) else {
+        return Body::NoBuckets("the body is no JSON object".to_owned());
+    };
+    let lists = match top.get("value") {
+        Some(Value::Object(inner)) if !has_a_list(&top) => inner,
+        _ => &top,
+    };
+    if !has_a_list(lists) {
+        return Body::NoBuckets("the body has none of the four lists".to_owned());
+    }
+    match read_lists(lists) {
+        Ok(lists) => Body::Buckets(lists),
+        Err(why) => Body::NoBuckets(why),
+    }
+}
+
+const LISTS: [&str; 4] = ["successfulDeviceIds", "failedDeviceIds", "notFoundDeviceIds", "notSupportedDeviceIds"];
+
+fn has_a_list(object: &Map<String, Value>) -> bool {
+    LISTS.iter().any(|name| object.contains_key(*name))
+}
+
+fn read_lists(object: &Map<String, Value>) -> Result<BucketLists, String> {
+    let mut read = LISTS.iter().map(|name| match object.get(*name) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => Ok(items.iter().map(text).collect()),
+        // Half of an answer would put every device of this list in doubt anyway, and says that the rest is odd too.
+        Some(_) => Err(format!("{name} is not a list")),
+    });
+    let mut next = || read.next().unwrap_or_else(|| Ok(Vec::new()));
+    Ok(BucketLists { successful: next()?, failed: next()?, not_found: next()?, not_supported: next()? })
+}
+
+fn text(item: &Value) -> String {
+    item.as_str().map_or_else(|| item.to_string(), str::to_owned)
+}
+
+/// Graph's error object, if the body is one.
+pub(super) fn error(body: &[u8]) -> Option<GraphError> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let error = body.get("error")?;
+    let field = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(GraphError { code: field("code")?, message: field("message").unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lists(successful: &[&str], failed: &[&str]) -> Body {
+        let own = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect();
+        Body::Buckets(BucketLists { successful: own(successful), failed: own(failed), ..BucketLists::default() })
+    }
+
+    #[test]
+    fn the_lists_are_read_wrapped_and_bare_with_any_of_them_missing_or_null() {
+        let wrapped = br##"{"value":{"@odata.type":"#microsoft.graph.cloudPcBulkRemoteActionResult","successfulDeviceIds":["a"],"failedDeviceIds":["b"],"notFoundDeviceIds":[],"notSupportedDeviceIds":null}}"##;
+        let bare = br#"{"@odata.context":"x","successfulDeviceIds":["a"],"failedDeviceIds":["b"]}"#;
+        assert_eq!(buckets(wrapped), lists(&["a"], &["b"]));
+        assert_eq!(buckets(bare), lists(&["a"], &["b"]));
+        assert_eq!(buckets(br#"{"successfulDeviceIds":null}"#), lists(&[], &[]));
+        assert_eq!(buckets(br#"{"successfulDeviceIds":["a",7,null]}"#), lists(&["a", "7", "null"], &[]));
+    }
+
+    #[test]
+    fn a_body_that_names_no_bucket_says_why() {
+        for (body, why) in [
+            ("", "empty"),
+            (" \r\n", "empty"),
+            ("[]", "no JSON object"),
+            ("<html>", "no JSON object"),
+            (r#"{"successfulDeviceIds":["a"#, "no JSON object"),
+            ("{}", "none of the four"),
+            (r#"{"value":[]}"#, "none of the four"),
+            (r#"{"value":{"successfulDeviceIds":"a"}}"#, "successfulDeviceIds is not a list"),
+        ] {
+            let Body::NoBuckets(said) = buckets(body.as_bytes()) else { panic!("{body}") };
+            assert!(said.contains(why), "{body}: {said}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_graphs_own_only_with_a_code() {
+        let graph = br#"{"error":{"code":"TooManyRequests","message":"slow down","innererror":{}}}"#;
+        let expected = GraphError { code: "TooManyRequests".to_owned(), message: "slow down".to_owned() };
+        assert_eq!(error(graph), Some(expected));
+        for other in ["<html>503</html>", "{}", r#"{"error":"x"}"#, r#"{"error":{"message":"x"}}"#] {
+            assert_eq!(error(other.as_bytes()), None, "{other}");
+        }
+    }
+}
