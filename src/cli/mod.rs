@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod database;
 mod failure;
 mod migrate;
 mod run;
@@ -96,6 +97,18 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
+    }
+}
+
+/// Writes to stdout. A closed pipe ends the output, and is no failure.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Failure, format!("stdout: {error}")))
+        }
+        _ => Ok(()),
     }
 }
 

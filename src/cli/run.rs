@@ -1,1 +1,117 @@
-//! `reprovisiond run`
+//! `reprovisiond run`: the daemon.
+
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Exit, Failure, Global, database};
+use crate::config::{self, Action, Config, Sources};
+use crate::domain::id::{TenantName, WorkerId};
+use crate::engine::{Engine, EngineError, Settings};
+use crate::graph::{Graph, GraphClient};
+use crate::telemetry;
+
+/// Run the daemon until SIGTERM or SIGINT
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  reprovisiond run --config /etc/reprovisiond/reprovisiond.toml
+  REPROVISIOND_LOG=debug reprovisiond run
+
+The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. Logs
+go to stderr: JSON lines, or short lines on a terminal.")]
+pub(crate) struct RunArgs {}
+
+pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
+    let loaded = config::load(&Sources::from_process(global.config.clone(), global.database.clone()))
+        .map_err(|mistakes| Failure::new(Exit::Configuration, mistakes))?;
+    telemetry::init().map_err(|message| Failure::new(Exit::Configuration, message))?;
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    let config = loaded.config;
+    let stop = on_signals()?;
+    let worker = WorkerId::fresh();
+    let store = database::open_url(&config.database.url, false).await?;
+    let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
+    store.register_tenants(&tenants).await?;
+    let engine = Engine::new(Arc::clone(&store), graphs(&config)?, settings(&config), worker);
+    engine.start().await?;
+    info!(
+        worker.id = %worker,
+        version = env!("CARGO_PKG_VERSION"),
+        database = config.database.url.to_string(),
+        tenants = tenants.len(),
+        action = settings(&config).action,
+        "started"
+    );
+    let stopped = engine.run(stop).await?;
+    store.close().await;
+    if stopped.calls_left > 0 {
+        warn!(
+            calls = stopped.calls_left,
+            "stopped at the drain deadline: calls without an answer are unknown now, and are not sent again without evidence"
+        );
+    } else {
+        info!("stopped");
+    }
+    Ok(())
+}
+
+/// One client for each tenant.
+pub(super) fn graphs(config: &Config) -> Result<Vec<(TenantName, Arc<dyn Graph>)>, Failure> {
+    config
+        .tenants
+        .iter()
+        .map(|(name, tenant)| match GraphClient::new(tenant, config.graph.call_timeout) {
+            Ok(client) => Ok((name.clone(), Arc::new(client) as Arc<dyn Graph>)),
+            Err(error) => Err(Failure::new(Exit::Configuration, format!("tenants.{name}: {error}"))),
+        })
+        .collect()
+}
+
+/// What the engine is told of the configuration.
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        worker: config.worker.clone(),
+        batch: config.batch.clone(),
+        retry: config.retry.clone(),
+        limits: config.limits.clone(),
+        action: match config.graph.action {
+            Action::BulkReprovisionCloudPc => "bulk-reprovision-cloud-pc",
+        },
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Store(error) => error.into(),
+            EngineError::Task(_) => Self::new(Exit::Failure, error),
+        }
+    }
+}
+
+/// Cancelled by the first SIGTERM or SIGINT; the second ends the process.
+fn on_signals() -> Result<CancellationToken, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failure, format!("signals: {error}")));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                warn!("second signal: leaving at once; calls without an answer become unknown at the next start");
+                std::process::exit(Exit::Failure as i32);
+            }
+            stopping.cancel();
+        }
+    });
+    Ok(stop)
+}

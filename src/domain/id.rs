@@ -96,6 +96,14 @@ impl fmt::Display for CallId {
 #[serde(transparent)]
 pub struct WorkerId(pub Uuid);
 
+impl WorkerId {
+    /// A fresh one, for a process that starts.
+    #[allow(clippy::disallowed_methods, reason = "the one door through which worker ids come")]
+    pub fn fresh() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_hyphenated().fmt(f)

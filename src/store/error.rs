@@ -8,6 +8,9 @@ pub enum StoreError {
     /// Not reachable, busy or shutting down: again later may do.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// The database refuses this user, or what it may do.
+    #[error("the database refuses this user: {0}")]
+    Unauthorised(String),
     /// The database refused a row and says why.
     #[error("{0}")]
     Refused(String),
@@ -44,6 +47,8 @@ impl From<sqlx::Error> for StoreError {
                 let message = db.message().to_owned();
                 if is_unavailable(&code) {
                     Self::Unavailable(message)
+                } else if code.len() == 5 && (code.starts_with("28") || code == "42501") {
+                    Self::Unauthorised(message)
                 } else if is_refusal(&code) {
                     Self::Refused(message)
                 } else {
@@ -66,14 +71,14 @@ fn is_unavailable(code: &str) -> bool {
     ["08", "53", "57P", "40"].iter().any(|class| code.starts_with(class)) || matches!(code, "25006" | "55P03" | "58030")
 }
 
-/// SQLite: constraint, type mismatch. Postgres: class 22 (data), 23 (integrity), 28 and 42501 (rights).
+/// SQLite: constraint, type mismatch. Postgres: class 22 (data), 23 (integrity).
 fn is_refusal(code: &str) -> bool {
     if let Ok(sqlite) = code.parse::<u32>()
         && code.len() != 5
     {
         return matches!(sqlite & 0xff, 19 | 20);
     }
-    ["22", "23"].iter().any(|class| code.starts_with(class)) || code == "42501"
+    ["22", "23"].iter().any(|class| code.starts_with(class))
 }
 
 impl From<MigrateError> for StoreError {
@@ -118,7 +123,7 @@ mod tests {
         for code in ["5", "261", "13", "14", "2570", "08006", "57P01", "53300", "40P01"] {
             assert!(is_unavailable(code) && !is_refusal(code), "{code}");
         }
-        for code in ["19", "1811", "2067", "23514", "23505", "22007", "42501"] {
+        for code in ["19", "1811", "2067", "23514", "23505", "22007"] {
             assert!(is_refusal(code) && !is_unavailable(code), "{code}");
         }
     }
