@@ -1,0 +1,506 @@
+//! Faults: what goes wrong, on which call, by script or by seed.
+//!
+//! A script is a list of [`Fault`]s. For each call, in order: every matching `latency` is added up, and the first
+//! other matching fault takes effect. Each fault is used once unless `times` says otherwise. `nth` counts the calls of
+//! one endpoint from 1, refused ones too.
+//!
+//! As JSON (a file, or the body of `POST /simulator/faults`):
+//!
+//! ```json
+//! [{"nth": 2, "effect": {"status": {"code": 429, "retry_after": {"seconds": 5}}}},
+//!  {"times": 3, "effect": "reset_after"},
+//!  {"on": "token", "times": "always", "effect": {"status": {"code": 503}}},
+//!  {"effect": {"poison": "30d0e128-de93-41dc-89ec-33d84bb662a0"}}]
+//! ```
+//!
+//! or, to add faults by seed, `{"script": [ … ], "random": {"seed": 7, "rate": 0.2}}`. The short form of the command
+//! line is described at [`FaultScript::from_str`](std::str::FromStr::from_str).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::action::AnswerShape;
+use super::{humane, seeded};
+use crate::domain::id::ManagedDeviceId;
+
+/// Where a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Endpoint {
+    /// The call that reprovisions.
+    #[default]
+    Action,
+    /// The read-back of a device's remote actions.
+    ReadBack,
+    /// The token endpoint.
+    Token,
+}
+
+/// How often a fault is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Times {
+    /// This often.
+    Count(u64),
+    /// Without end.
+    #[serde(with = "always")]
+    Always,
+}
+
+mod always {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str("always")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "always" => Ok(()),
+            _ => Err(de::Error::custom("`times` is a number or \"always\"")),
+        }
+    }
+}
+
+/// The `Retry-After` header of a [`StatusFault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryAfter {
+    /// No such header.
+    #[default]
+    Missing,
+    /// Whole seconds.
+    Seconds(u64),
+    /// An HTTP date this many seconds from now (in the past, if negative).
+    Date(i64),
+    /// `0`.
+    Zero,
+    /// `-5`.
+    Negative,
+    /// More seconds than any integer holds.
+    Huge,
+    /// Neither a number nor a date.
+    Garbage,
+}
+
+/// The body of a [`StatusFault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorBody {
+    /// The service's own error object (Graph's, or Entra's at the token endpoint): the service itself refused.
+    #[default]
+    Service,
+    /// No body, as from a load balancer in front of it.
+    None,
+    /// A page of HTML, as from a proxy.
+    Html,
+}
+
+/// A status answered instead of the true answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusFault {
+    /// 200 to 599.
+    pub code: u16,
+    /// Its `Retry-After`.
+    #[serde(default)]
+    pub retry_after: RetryAfter,
+    /// Its body.
+    #[serde(default)]
+    pub body: ErrorBody,
+    /// The body's error code; one that fits the status if none.
+    #[serde(default)]
+    pub error_code: Option<String>,
+    /// The body's message.
+    #[serde(default)]
+    pub message: Option<String>,
+}
+
+/// Which wrong type an answer's lists take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WrongType {
+    /// Each list is a string.
+    String,
+    /// Each list is a number.
+    Number,
+    /// The lists are right, and the whole stands in an array.
+    Array,
+}
+
+/// What goes wrong. "Done" says that the devices are reprovisioned (or the token issued) all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Not done; this status instead.
+    Status(StatusFault),
+    /// Done at once, answered truly this much later: what a client with a shorter time-out does not see.
+    #[serde(with = "humane")]
+    Latency(Duration),
+    /// Not done, never answered; the connection stays open.
+    Hang,
+    /// Done, never answered; the connection stays open.
+    HangAfter,
+    /// Request lost: not done, and the connection reset without an answer.
+    ResetBefore,
+    /// Answer lost: done, and the connection reset without an answer.
+    ResetAfter,
+    /// Done; the body ends half-way to its `Content-Length`.
+    Truncated,
+    /// Done; the true answer behind 100 MB of padding, with no length announced.
+    Huge,
+    /// Done; the lists have another type.
+    WrongType(WrongType),
+    /// Done; the true status without a body.
+    Empty,
+    /// Done; the true status with a page of HTML.
+    NotJson,
+    /// Done; one device is missing from all four lists.
+    InNoBucket,
+    /// Done; one device stands in two lists.
+    InTwoBuckets,
+    /// Done; `successfulDeviceIds` has an ID that was not asked for.
+    SurplusId,
+    /// Done; the answer's GUIDs are in upper case.
+    UpperCase,
+    /// Done; all four lists are null.
+    NullLists,
+    /// Done; all four lists are missing.
+    MissingLists,
+    /// Done, and truly answered: lists without a device are null.
+    NullEmptyLists,
+    /// Done, and truly answered: lists without a device are missing.
+    MissingEmptyLists,
+    /// Done, and truly answered in this shape.
+    Shape(AnswerShape),
+    /// Not done: any call that holds this device is a 400. Without end unless `times` says otherwise.
+    Poison(ManagedDeviceId),
+    /// Done; this status instead of the true one.
+    DoneThenStatus(StatusFault),
+}
+
+impl Effect {
+    fn alters_buckets(&self) -> bool {
+        use Effect::{
+            InNoBucket, InTwoBuckets, MissingEmptyLists, MissingLists, NullEmptyLists, NullLists, Poison, Shape,
+            SurplusId, UpperCase,
+        };
+        matches!(
+            self,
+            InNoBucket
+                | InTwoBuckets
+                | SurplusId
+                | UpperCase
+                | NullLists
+                | MissingLists
+                | NullEmptyLists
+                | MissingEmptyLists
+                | Shape(_)
+                | Poison(_)
+        )
+    }
+
+    /// This status, not done, with the service's own error body.
+    pub fn status(code: u16) -> Self {
+        Self::Status(StatusFault { code, ..StatusFault::default() })
+    }
+
+    /// What Graph is expected to answer when the action is gone.
+    pub fn segment_not_found() -> Self {
+        Self::Status(StatusFault {
+            code: 400,
+            error_code: Some("BadRequest".to_owned()),
+            message: Some("Resource not found for the segment 'bulkReprovisionCloudPc'.".to_owned()),
+            ..StatusFault::default()
+        })
+    }
+}
+
+/// One entry of a script.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Where it strikes: `action` (the default), `read-back` or `token`.
+    #[serde(default)]
+    pub on: Endpoint,
+    /// Only the nth call to that endpoint, counted from 1 since the start.
+    #[serde(default)]
+    pub nth: Option<u64>,
+    /// Only calls that hold this device; also the device that `in_no_bucket` and `in_two_buckets` misplace.
+    #[serde(default)]
+    pub device: Option<ManagedDeviceId>,
+    /// How often; once if not given (without end for `poison`).
+    #[serde(default)]
+    pub times: Option<Times>,
+    /// What goes wrong.
+    pub effect: Effect,
+}
+
+impl From<Effect> for Fault {
+    fn from(effect: Effect) -> Self {
+        Self { on: Endpoint::Action, nth: None, device: None, times: None, effect }
+    }
+}
+
+impl Fault {
+    /// Strikes there instead of the action.
+    #[must_use]
+    pub fn on(mut self, endpoint: Endpoint) -> Self {
+        self.on = endpoint;
+        self
+    }
+
+    /// Strikes only the nth call, counted from 1.
+    #[must_use]
+    pub fn nth(mut self, nth: u64) -> Self {
+        self.nth = Some(nth);
+        self
+    }
+
+    /// Strikes only calls that hold this device.
+    #[must_use]
+    pub fn device(mut self, device: ManagedDeviceId) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Strikes this often.
+    #[must_use]
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = Some(Times::Count(times));
+        self
+    }
+
+    /// Strikes without end.
+    #[must_use]
+    pub fn always(mut self) -> Self {
+        self.times = Some(Times::Always);
+        self
+    }
+
+    /// Why this entry can never do what it says.
+    pub(super) fn mistake(&self) -> Option<String> {
+        if let Effect::Status(status) | Effect::DoneThenStatus(status) = &self.effect
+            && !(200..=599).contains(&status.code)
+        {
+            return Some(format!("{} is no HTTP status to answer: 200 to 599", status.code));
+        }
+        if self.on != Endpoint::Action && self.effect.alters_buckets() {
+            return Some("this effect alters the action's lists, so it can only strike the action".to_owned());
+        }
+        if self.on == Endpoint::Token && self.device.is_some() {
+            return Some("a request for a token holds no device".to_owned());
+        }
+        (self.nth == Some(0)).then(|| "calls are counted from 1".to_owned())
+    }
+}
+
+/// Faults drawn by hash of the seed and the call's number: the same run for the same seed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomFaults {
+    /// Any number.
+    pub seed: u64,
+    /// The share of calls struck, 0 to 1.
+    pub rate: f64,
+}
+
+/// What goes wrong in a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultScript {
+    /// By script.
+    #[serde(default)]
+    pub script: Vec<Fault>,
+    /// By seed, for calls that no entry of the script strikes.
+    #[serde(default)]
+    pub random: Option<RandomFaults>,
+}
+
+/// What the script says about one call.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) latency: Duration,
+    pub(super) effect: Option<Effect>,
+    pub(super) device: Option<ManagedDeviceId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Faults {
+    /// With the number of times each is still to be used.
+    script: Vec<(Fault, Option<u64>)>,
+    random: Option<RandomFaults>,
+    calls: [u64; 3],
+}
+
+impl Faults {
+    pub(super) fn new(script: FaultScript) -> Self {
+        let mut faults = Self { script: Vec::new(), random: script.random, calls: [0; 3] };
+        script.script.into_iter().for_each(|fault| faults.add(fault));
+        faults
+    }
+
+    pub(super) fn add(&mut self, mut fault: Fault) {
+        let mut times = fault.times.unwrap_or(Times::Count(1));
+        if let Effect::Poison(device) = fault.effect {
+            fault.device = Some(device);
+            times = fault.times.unwrap_or(Times::Always);
+        }
+        let left = match times {
+            Times::Count(count) => Some(count),
+            Times::Always => None,
+        };
+        self.script.push((fault, left));
+    }
+
+    /// Counts the call and decides about it. `devices` is what its body or path holds, as far as that is readable.
+    pub(super) fn decide(&mut self, endpoint: Endpoint, devices: &[Uuid]) -> Verdict {
+        let nth = &mut self.calls[endpoint as usize];
+        *nth += 1;
+        let nth = *nth;
+        let mut verdict = Verdict::default();
+        for (fault, left) in &mut self.script {
+            let strikes = fault.on == endpoint
+                && *left != Some(0)
+                && fault.nth.is_none_or(|n| n == nth)
+                && fault.device.is_none_or(|device| devices.contains(&device.as_uuid()));
+            if !strikes {
+                continue;
+            }
+            if let Effect::Latency(latency) = fault.effect {
+                verdict.latency += latency;
+            } else if verdict.effect.is_none() {
+                (verdict.effect, verdict.device) = (Some(fault.effect.clone()), fault.device);
+            } else {
+                continue;
+            }
+            *left = left.map(|count| count - 1);
+        }
+        self.script.retain(|(_, left)| *left != Some(0));
+        if verdict.effect.is_none()
+            && let Some(random) = self.random
+        {
+            match random.draw(endpoint, nth) {
+                Some(Effect::Latency(latency)) => verdict.latency += latency,
+                effect => verdict.effect = effect,
+            }
+        }
+        verdict
+    }
+}
+
+impl RandomFaults {
+    /// Only what a real network and a real service show. `hang` is not among them: every client would wait for its
+    /// whole time-out.
+    fn draw(self, endpoint: Endpoint, nth: u64) -> Option<Effect> {
+        let label = format!("{endpoint:?}");
+        if seeded::fraction(self.seed, &label, nth) >= self.rate {
+            return None;
+        }
+        let throttled = |code| StatusFault { code, retry_after: RetryAfter::Seconds(1), ..StatusFault::default() };
+        let gateway = |code| StatusFault { code, body: ErrorBody::Html, ..StatusFault::default() };
+        let plain = |code| StatusFault { code, ..StatusFault::default() };
+        let slow = 50.0 + 450.0 * seeded::fraction(self.seed, "latency", nth);
+        let effects = [
+            (3.0, Effect::Status(throttled(429))),
+            (2.0, Effect::Status(throttled(503))),
+            (1.0, Effect::Status(plain(500))),
+            (1.0, Effect::Status(gateway(504))),
+            (2.0, Effect::ResetBefore),
+            (1.0, Effect::DoneThenStatus(plain(500))),
+            (1.0, Effect::DoneThenStatus(gateway(502))),
+            (2.0, Effect::DoneThenStatus(gateway(504))),
+            (2.0, Effect::ResetAfter),
+            (1.0, Effect::Truncated),
+            (3.0, Effect::Latency(Duration::from_secs_f64(slow / 1000.0))),
+        ];
+        let total: f64 = effects.iter().map(|(weight, _)| weight).sum();
+        let mut drawn = total * seeded::fraction(self.seed, &format!("{label} effect"), nth);
+        for (weight, effect) in effects {
+            if drawn < weight {
+                return Some(effect);
+            }
+            drawn -= weight;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn faults(json: &str) -> Faults {
+        Faults::new(serde_json::from_str(&format!(r#"{{"script": {json}}}"#)).unwrap())
+    }
+
+    #[test]
+    fn a_fault_is_used_once_unless_it_says_otherwise() {
+        let mut faults =
+            faults(r#"[{"effect": "hang"}, {"times": 2, "effect": "empty"}, {"effect": "huge", "times": "always"}]"#);
+        let effects: Vec<_> = (0..5).map(|_| faults.decide(Endpoint::Action, &[]).effect.unwrap()).collect();
+        assert_eq!(effects, [Effect::Hang, Effect::Empty, Effect::Empty, Effect::Huge, Effect::Huge]);
+    }
+
+    #[test]
+    fn calls_are_counted_for_each_endpoint() {
+        let mut faults = faults(r#"[{"nth": 2, "effect": "hang"}, {"on": "token", "nth": 2, "effect": "empty"}]"#);
+        assert_eq!(faults.decide(Endpoint::Action, &[]).effect, None);
+        assert_eq!(faults.decide(Endpoint::Token, &[]).effect, None);
+        assert_eq!(faults.decide(Endpoint::ReadBack, &[]).effect, None);
+        assert_eq!(faults.decide(Endpoint::Token, &[]).effect, Some(Effect::Empty));
+        assert_eq!(faults.decide(Endpoint::Action, &[]).effect, Some(Effect::Hang));
+    }
+
+    #[test]
+    fn a_device_is_poison_without_end_and_only_for_calls_that_hold_it() {
+        let device: ManagedDeviceId = "30d0e128-de93-41dc-89ec-33d84bb662a0".parse().unwrap();
+        let mut faults = Faults::new(FaultScript { script: vec![Effect::Poison(device).into()], random: None });
+        for _ in 0..3 {
+            assert_eq!(faults.decide(Endpoint::Action, &[]).effect, None);
+            assert_eq!(faults.decide(Endpoint::Action, &[device.as_uuid()]).effect, Some(Effect::Poison(device)));
+        }
+    }
+
+    #[test]
+    fn latency_goes_together_with_another_effect() {
+        let mut faults =
+            faults(r#"[{"effect": {"latency": "2s"}}, {"effect": "hang"}, {"effect": {"latency": "1s"}}]"#);
+        let verdict = faults.decide(Endpoint::Action, &[]);
+        assert_eq!((verdict.latency, verdict.effect), (Duration::from_secs(3), Some(Effect::Hang)));
+    }
+
+    #[test]
+    fn random_faults_are_the_same_for_the_same_seed_and_strike_at_their_rate() {
+        let run = |seed, rate| -> Vec<_> {
+            let random = Some(RandomFaults { seed, rate });
+            let mut faults = Faults::new(FaultScript { script: Vec::new(), random });
+            (0..500)
+                .map(|_| faults.decide(Endpoint::Action, &[]))
+                .map(|verdict| (verdict.effect, verdict.latency))
+                .collect()
+        };
+        assert_eq!(run(7, 0.2), run(7, 0.2));
+        assert_ne!(run(7, 0.2), run(8, 0.2));
+        let quiet = (None, Duration::ZERO);
+        let struck = run(7, 0.2).iter().filter(|verdict| **verdict != quiet).count();
+        assert!((60..140).contains(&struck), "{struck} of 500");
+        assert!(run(7, 0.0).iter().all(|verdict| *verdict == quiet));
+        assert!(run(7, 1.0).iter().all(|verdict| *verdict != quiet));
+    }
+
+    #[test]
+    fn an_entry_that_could_never_do_what_it_says_is_a_mistake() {
+        for fault in [
+            Fault::from(Effect::status(99)),
+            Fault::from(Effect::InNoBucket).on(Endpoint::ReadBack),
+            Fault::from(Effect::Hang).nth(0),
+        ] {
+            assert!(fault.mistake().is_some(), "{fault:?}");
+        }
+        assert!(serde_json::from_str::<Fault>(r#"{"effect": "hang", "nht": 2}"#).is_err());
+    }
+}
