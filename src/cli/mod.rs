@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod failure;
+pub mod simulate;
 
 pub use failure::{Exit, Failure};
 

@@ -6,10 +6,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::answer::{Answer, Call, Content};
-use super::faults::{Effect, Verdict};
+use super::faults::Effect;
 use super::fleet::Behaviour;
 use super::http::Received;
 use super::token::{READ_WRITE, authorise, is_media_type};
+use super::verdict::Verdict;
 use super::{Shared, seeded, unpoisoned};
 use crate::domain::id::ManagedDeviceId;
 

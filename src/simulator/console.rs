@@ -30,7 +30,9 @@ pub(super) fn answer(sim: &Shared, call: &Call, method: &Method, what: &str, bod
             Ok(faults) => {
                 let count = faults.len();
                 let mut state = unpoisoned(&sim.state);
-                faults.into_iter().for_each(|fault| state.faults.add(fault));
+                for fault in faults {
+                    state.faults.add(fault);
+                }
                 Answer::json(200, json!({"added": count}))
             }
             Err(message) => Answer::graph_error(call, 400, "BadRequest", &message),

@@ -13,8 +13,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::answer::{Answer, Call, Content, http_date};
-use super::faults::{Effect, Endpoint, Verdict, WrongType};
+use super::faults::{Effect, Endpoint, WrongType};
 use super::ledger::ActionRequest;
+use super::verdict::Verdict;
 use super::wire::Switch;
 use super::{Shared, action, console, read_back, token, unpoisoned};
 
@@ -46,7 +47,7 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
     };
     let Ok(body) = axum::body::to_bytes(body, REQUEST_BYTES_MAX).await else {
         let message = "The request is larger than 4 MB.";
-        return respond(&sim, &call, Answer::graph_error(&call, 413, "RequestEntityTooLarge", message));
+        return respond(&sim, &call, &Answer::graph_error(&call, 413, "RequestEntityTooLarge", message));
     };
     let received = Received {
         authorization: text_of(&parts.headers, "authorization"),
@@ -58,11 +59,11 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
     let exchange = Exchange { sim: &sim, switch: &switch, call: &call };
 
     match lower.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["simulator", what] => respond(&sim, &call, console::answer(&sim, &call, &parts.method, what, &body)),
+        ["simulator", what] => respond(&sim, &call, &console::answer(&sim, &call, &parts.method, what, &body)),
         [_, "oauth2", "v2.0", "token"] => {
             if parts.method != Method::POST {
                 let message = "Endpoint only accepts POST requests. Received a GET request.";
-                return respond(&sim, &call, Answer::entra_error(&call, 405, "invalid_request", 900_561, message));
+                return respond(&sim, &call, &Answer::entra_error(&call, 405, "invalid_request", 900_561, message));
             }
             let issue = |_: &Verdict| token::issue(&sim, &call, &path[0], received.content_type, received.body);
             exchange.run(Endpoint::Token, &[], None, issue).await
@@ -95,7 +96,7 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
         }
         _ => {
             let refusal = token::authorise(&sim, &call, received.authorization, &[token::READ, token::READ_WRITE]);
-            respond(&sim, &call, refusal.err().unwrap_or_else(|| unknown_path(&call, &path, &lower)))
+            respond(&sim, &call, &refusal.err().unwrap_or_else(|| unknown_path(&call, &path, &lower)))
         }
     }
 }
@@ -167,7 +168,7 @@ impl Exchange<'_> {
             let now = self.sim.clock.now();
             unpoisoned(&self.sim.state).ledger.answering(arrived, answer.status, retry_after, now);
         }
-        self.alter(answer, verdict.effect)
+        self.alter(answer, verdict.effect.as_ref())
     }
 
     fn reset(&self) -> Response {
@@ -176,7 +177,7 @@ impl Exchange<'_> {
     }
 
     /// The faults of a body, and of nothing but the body.
-    fn alter(&self, mut answer: Answer, effect: Option<Effect>) -> Response {
+    fn alter(&self, mut answer: Answer, effect: Option<&Effect>) -> Response {
         let good = (200..300).contains(&answer.status);
         match effect {
             Some(Effect::Truncated) => {
@@ -191,7 +192,7 @@ impl Exchange<'_> {
             }
             Some(Effect::WrongType(wrong)) if good => {
                 if let Content::Json(body) = answer.content {
-                    answer.content = Content::Json(mistyped(body, wrong));
+                    answer.content = Content::Json(mistyped(body, *wrong));
                 }
             }
             Some(Effect::Empty) if good => answer.content = Content::Nothing,
@@ -201,14 +202,14 @@ impl Exchange<'_> {
         if good {
             unpoisoned(&self.sim.state).ledger.answered(&answer.performed);
         }
-        respond(self.sim, self.call, answer)
+        respond(self.sim, self.call, &answer)
     }
 }
 
-fn respond(sim: &Shared, call: &Call, answer: Answer) -> Response {
+fn respond(sim: &Shared, call: &Call, answer: &Answer) -> Response {
     let bytes = bytes_of(&answer.content);
     let length = (answer.status != 204).then_some(bytes.len());
-    with_body(headed(sim, call, &answer), Body::from(bytes), length)
+    with_body(headed(sim, call, answer), Body::from(bytes), length)
 }
 
 /// Status and headers, without a body.
@@ -269,7 +270,7 @@ fn truncated(bytes: &Bytes) -> Body {
 
 /// White space is legal before JSON: who reads it all finds the true answer.
 fn huge(bytes: &Bytes) -> Body {
-    const CHUNK: [u8; 64 * 1024] = [b' '; 64 * 1024];
+    static CHUNK: [u8; 64 * 1024] = [b' '; 64 * 1024];
     let padding = std::iter::repeat_n(Bytes::from_static(&CHUNK), HUGE_BYTES / CHUNK.len());
     let chunks = padding.chain(std::iter::once(bytes.clone()));
     Body::from_stream(stream::iter(chunks.map(Ok::<_, std::convert::Infallible>)))

@@ -40,8 +40,8 @@ mod tests {
     fn a_duration_is_a_whole_number_and_a_unit() {
         assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
         assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("5 m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(duration("5 m"), Ok(Duration::from_mins(5)));
+        assert_eq!(duration("1h"), Ok(Duration::from_hours(1)));
         assert_eq!(duration("0"), Ok(Duration::ZERO));
         for text in ["", "s", "2", "-1s", "1.5s", "2 weeks", "99999999999999999999s", "9999999999999999999h"] {
             assert!(duration(text).is_err(), "{text:?}");

@@ -47,6 +47,7 @@ mod tests;
 pub mod throttle;
 mod tls;
 pub mod token;
+mod verdict;
 mod wire;
 
 pub use action::AnswerShape;
@@ -159,7 +160,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     ledger: ledger::Ledger,
-    faults: faults::Faults,
+    faults: verdict::Faults,
     window: throttle::Window,
     tokens: token::Tokens,
 }
@@ -189,8 +190,8 @@ impl Simulator {
         if !options.shares.are_shares() {
             return Err(StartError::Shares(options.shares));
         }
-        let mistakes = options.faults.script.iter().map(Fault::mistake).enumerate();
-        if let Some((index, mistake)) = mistakes.filter_map(|(index, mistake)| Some((index, mistake?))).next() {
+        let mut mistakes = options.faults.script.iter().map(Fault::mistake).enumerate();
+        if let Some((index, mistake)) = mistakes.find_map(|(index, mistake)| Some((index, mistake?))) {
             return Err(StartError::Fault(index + 1, mistake));
         }
         let on_port = |error| StartError::Listen(listen, error);
@@ -326,7 +327,7 @@ impl Shared {
             fleet: fleet::Fleet::gather(fleet, devices, shares, others, seed),
             state: Mutex::new(State {
                 ledger: ledger::Ledger::default(),
-                faults: faults::Faults::new(options.faults),
+                faults: verdict::Faults::new(options.faults),
                 window: throttle::Window::new(options.throttle),
                 tokens: token::Tokens::new(options.roles, options.token_lifetime),
             }),

@@ -130,7 +130,7 @@ struct Answered {
 impl Answered {
     async fn to(request: RequestBuilder) -> reqwest::Result<Self> {
         // Long enough for a loaded machine; a test that reaches it has failed.
-        let answer = request.timeout(Duration::from_secs(60)).send().await?;
+        let answer = request.timeout(Duration::from_mins(1)).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         Ok(Self { status, headers, body: answer.text().await? })
     }

@@ -60,7 +60,7 @@ async fn each_behaviour_goes_to_its_list() {
     assert_eq!(answer["value"]["failedDeviceIds"], json!([ids[2]]));
     assert_eq!(answer["value"]["notFoundDeviceIds"], json!([ids[3]]));
     assert_eq!(answer["value"]["notSupportedDeviceIds"], json!([ids[4]]));
-    bench.simulator.advance(Duration::from_secs(60));
+    bench.simulator.advance(Duration::from_mins(1));
     assert_eq!(bench.states(&ids[0]).await, ["done"]);
     assert_eq!(bench.states(&ids[1]).await, ["failed"]);
     assert_eq!(bench.states(&ids[2]).await, [""; 0]);

@@ -80,7 +80,7 @@ async fn a_hanging_call_is_done_or_not_as_its_name_says() {
 #[tokio::test]
 async fn a_late_answer_is_lost_to_a_client_that_gives_up_before_but_the_work_is_done() {
     let bench = Bench::healthy().await;
-    bench.fault(Effect::Latency(Duration::from_secs(600)));
+    bench.fault(Effect::Latency(Duration::from_mins(10)));
     let error = bench.action(&[SUCCEEDS]).timeout(Duration::from_millis(300)).send().await.unwrap_err();
     assert!(error.is_timeout(), "{error:?}");
     assert_eq!(bench.happened(), done(false));

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_token_is_issued_for_the_secret_and_says_when_it_expires() {
-    let bench = Bench::with(Options { token_lifetime: Duration::from_secs(300), ..Options::default() }).await;
+    let bench = Bench::with(Options { token_lifetime: Duration::from_mins(5), ..Options::default() }).await;
     let answer = bench.ask_token(&[]).await;
     let body = answer.json();
     assert_eq!((&body["token_type"], &body["expires_in"]), (&json!("Bearer"), &json!(300)));
