@@ -16,23 +16,32 @@ use crate::simulator::{
 
 const EXAMPLES: &str = "\
 Examples:
-  reprovisiond simulate                                  a healthy Graph with the reference page's two devices
-  reprovisiond simulate --devices 5000 --seed 7          a fleet; GET /simulator/fleet lists it
-  reprovisiond simulate --others success --throttle off  any GUID is a device
-  reprovisiond simulate --faults 429:5@2,reset-after@7   the 2nd call is throttled, the 7th call's answer is lost
-  reprovisiond simulate --faults seed=7,rate=0.2         a fifth of all calls goes wrong, the same ones every time
+  reprovisiond simulate
+      a healthy Graph with the reference page's two devices
+  reprovisiond simulate --devices 5000 --seed 7
+      a fleet, listed by GET {graph_url}/simulator/fleet
+  reprovisiond simulate --others success --throttle off
+      any GUID is a device
+  reprovisiond simulate --faults 429:5@2,reset-after@7
+      the 2nd call is throttled, the answer to the 7th is lost
+  reprovisiond simulate --faults seed=7,rate=0.2
+      a fifth of all calls goes wrong, the same ones every time
 
-The first line on standard output is one JSON object: graph_url, authority_url, tenant_id, client_id,
-client_secret_file, and with --tls ca_file. It serves until SIGINT or SIGTERM.
-GET {graph_url}/simulator/ledger returns every reprovision that really happened.";
+The first line on standard output is one JSON object: graph_url, authority_url,
+tenant_id, client_id, client_secret_file, and with --tls ca_file. It serves
+until SIGINT or SIGTERM. GET {graph_url}/simulator/ledger returns every
+reprovision that really happened.";
 
-const FAULTS_OVER_HTTP: &str = "\
-While it runs: POST /simulator/faults takes one JSON entry or a list, such as {\"nth\": 2, \"effect\": \"reset_after\"};
-POST /simulator/tokens takes {\"roles\": [...], \"expire\": true}; GET /simulator/requests lists the calls that arrived.";
+const WHILE_IT_RUNS: &str = "\
+While it runs:
+  GET  /simulator/ledger, /simulator/requests, /simulator/fleet
+  POST /simulator/faults   one JSON entry or a list:
+                           {\"nth\": 2, \"effect\": \"reset_after\"}
+  POST /simulator/tokens   {\"roles\": [...], \"expire\": true}";
 
 /// Runs a simulated Microsoft Graph and Entra ID on a loopback port.
 #[derive(Debug, Clone, clap::Args)]
-#[command(before_help = EXAMPLES, after_help = format!("{}\n\n{FAULTS_OVER_HTTP}", fault_spec::SYNTAX))]
+#[command(before_help = EXAMPLES, after_help = format!("{}\n\n{WHILE_IT_RUNS}", fault_spec::SYNTAX))]
 pub struct SimulateArgs {
     /// Loopback address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
@@ -58,7 +67,9 @@ pub struct SimulateArgs {
     /// Share of the invented devices that are accepted and whose action fails later
     #[arg(long, value_name = "SHARE", default_value_t = Shares::default().fails_later)]
     fails_later: f64,
-    /// Devices as a JSON array or one JSON object a line: managed_device_id, cloud_pc_id (optional), behaviour (succeeds, fails, fails-later, not-found, not-supported)
+    /// Devices as a JSON array or one JSON object a line
+    ///
+    /// Each has managed_device_id, behaviour (succeeds, fails, fails-later, not-found, not-supported) and, if wanted, cloud_pc_id.
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
     /// How IDs outside the fleet are treated

@@ -44,7 +44,7 @@ pub(super) fn carry_out(sim: &Shared, call: &Call, received: &Received<'_>, verd
     if let Err(refusal) = authorise(sim, call, received.authorization, &[READ_WRITE]) {
         return refusal;
     }
-    if let Err(seconds) = unpoisoned(&sim.state).window.admit(call.at) {
+    if let Err(seconds) = admit(sim) {
         return Answer::graph_error(call, 429, "TooManyRequests", "Too many requests.")
             .with("retry-after", seconds.to_string());
     }
@@ -95,8 +95,16 @@ fn requested(received: &Received<'_>) -> Result<Vec<Uuid>, String> {
     Ok(devices)
 }
 
+// Here and in `reprovision`, the time is taken under the lock: what is recorded stays in the order of its times.
+fn admit(sim: &Shared) -> Result<(), u64> {
+    let mut state = unpoisoned(&sim.state);
+    let now = sim.clock.now();
+    state.window.admit(now)
+}
+
 fn reprovision(sim: &Shared, call: &Call, ids: &[Uuid]) -> (Buckets, Vec<usize>) {
     let mut state = unpoisoned(&sim.state);
+    let now = sim.clock.now();
     let (mut buckets, mut performed) = (Buckets::default(), Vec::new());
     for &id in ids {
         // The GUID of zeros is a GUID to Graph, and no device's.
@@ -110,7 +118,7 @@ fn reprovision(sim: &Shared, call: &Call, ids: &[Uuid]) -> (Buckets, Vec<usize>)
         };
         buckets[bucket].push(id.to_string());
         if let Some(device) = device.filter(|_| bucket == 0) {
-            performed.push(state.ledger.record(device, call.client_request_id.clone(), call.at));
+            performed.push(state.ledger.record(device, call.client_request_id.clone(), now));
         }
     }
     (buckets, performed)

@@ -11,24 +11,34 @@ use super::humane;
 
 /// The short form, for `--help`.
 pub const SYNTAX: &str = "\
-Faults are a JSON file, or entries separated by commas, each [ENDPOINT/]EFFECT[:ARGUMENT][@CALLS]
+Faults are a JSON file, or entries separated by commas:
+  [ENDPOINT/]EFFECT[:ARGUMENT][@CALLS]
 
   ENDPOINT  action (default), read-back or token
-  CALLS     the calls of that endpoint to strike, counted from 1: @2, @2-5, or @* for all; without it, the next one
+  CALLS     which calls of that endpoint, counted from 1: @2, @2-5, @* for all;
+            without it, the next one
 
-  not done:  429, 503, … any status  :SECONDS, :date+30, :zero, :negative, :huge, :garbage set Retry-After
-             503-bare                a status without an error body    503-html  with a proxy's page
-             segment                 the 400 of a tenant where the action is gone
-             poison:GUID             every call that holds this device is a 400
-             reset-before            request lost: connection reset    hang      no answer, connection open
-  done:      reset-after             answer lost: connection reset     hang-after
-             done-502                this status instead (also -bare, -html)
-             latency:2s              answered that much later
-             truncated, huge, empty, not-json, wrong-type[:string|number|array]
-             in-no-bucket, in-two-buckets, surplus-id, upper-case, shape:wrapped|bare|empty
-             null-lists, missing-lists, null-empty-lists, missing-empty-lists
+Effects on a call that is not carried out:
+  429, 503, ...     any status; :SECONDS, :date+30, :zero, :negative, :huge or
+                    :garbage sets Retry-After
+  503-bare          a status without an error body; 503-html with a proxy's page
+  segment           the 400 of a tenant where the action is gone
+  poison:GUID       every call that holds this device is a 400
+  reset-before      request lost: the connection is reset
+  hang              no answer, and the connection stays open
 
-  seed=7,rate=0.2   strikes that share of all calls with faults of a real network; the same ones for the same seed";
+Effects on a call that is carried out:
+  reset-after       answer lost: the connection is reset
+  hang-after        no answer, and the connection stays open
+  done-502          this status all the same; also -bare and -html
+  latency:2s        answered that much later
+  truncated, huge, empty, not-json, wrong-type[:string|number|array]
+  in-no-bucket, in-two-buckets, surplus-id, upper-case,
+  shape:wrapped|bare|empty, null-lists, missing-lists, null-empty-lists,
+  missing-empty-lists
+
+  seed=7,rate=0.2   strikes that share of all calls with what a real network
+                    shows; the same calls for the same seed";
 
 /// Reads the file of that name if there is one, else the text itself.
 pub fn read(file_or_spec: &str) -> Result<FaultScript, String> {

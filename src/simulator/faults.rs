@@ -320,7 +320,21 @@ pub struct FaultScript {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_fault_can_be_sent_to_another_process() {
+        let status = StatusFault { code: 429, retry_after: RetryAfter::Date(-3), ..StatusFault::default() };
+        for fault in [
+            Fault::from(Effect::Status(status)).on(Endpoint::ReadBack).always(),
+            Fault::from(Effect::Latency(Duration::from_millis(1500))).times(3),
+            Fault::from(Effect::segment_not_found()).nth(2),
+        ] {
+            let sent = serde_json::to_string(&fault).unwrap();
+            assert_eq!(serde_json::from_str::<Fault>(&sent).unwrap(), fault, "{sent}");
+        }
+    }
 
     #[test]
     fn an_entry_that_could_never_do_what_it_says_is_a_mistake() {

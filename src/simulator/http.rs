@@ -40,15 +40,17 @@ pub(super) fn router(sim: Arc<Shared>) -> Router {
 
 async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<Switch>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, REQUEST_BYTES_MAX).await;
     let call = Call {
         at: sim.clock.now(),
         request_id: Uuid::new_v4(),
         client_request_id: text_of(&parts.headers, "client-request-id").map(str::to_owned),
     };
-    let Ok(body) = axum::body::to_bytes(body, REQUEST_BYTES_MAX).await else {
+    let too_large = body.is_err().then(|| {
         let message = "The request is larger than 4 MB.";
-        return respond(&sim, &call, &Answer::graph_error(&call, 413, "RequestEntityTooLarge", message));
-    };
+        Answer::graph_error(&call, 413, "RequestEntityTooLarge", message)
+    });
+    let body = body.unwrap_or_default();
     let received = Received {
         authorization: text_of(&parts.headers, "authorization"),
         content_type: text_of(&parts.headers, "content-type").unwrap_or_default(),
@@ -71,16 +73,9 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
         ["beta", "devicemanagement", "manageddevices", name] if is_action(name, "bulkreprovisioncloudpc") => {
             let ids = action::ids_in(&body);
             let devices: Vec<Uuid> = ids.iter().filter_map(|id| Uuid::try_parse(id).ok()).collect();
-            let arrived = ActionRequest {
-                at: call.at,
-                client_request_id: call.client_request_id.clone(),
-                managed_device_ids: ids,
-                status: None,
-                retry_after: None,
-                answered_at: None,
-            };
-            let arrived = unpoisoned(&sim.state).ledger.arrived(arrived);
-            let carry_out = |verdict: &Verdict| match wrong_method(&call, &parts.method, &Method::POST) {
+            let arrived = arrived(&sim, &call, ids);
+            let refusal = wrong_method(&call, &parts.method, &Method::POST).or(too_large);
+            let carry_out = |verdict: &Verdict| match refusal {
                 Some(refusal) => refusal,
                 None => action::carry_out(&sim, &call, &received, verdict),
             };
@@ -99,6 +94,19 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
             respond(&sim, &call, &refusal.err().unwrap_or_else(|| unknown_path(&call, &path, &lower)))
         }
     }
+}
+
+fn arrived(sim: &Shared, call: &Call, managed_device_ids: Vec<String>) -> usize {
+    let mut state = unpoisoned(&sim.state);
+    // The time is taken under the lock, so that the list is in the order of its times.
+    state.ledger.arrived(ActionRequest {
+        at: sim.clock.now(),
+        client_request_id: call.client_request_id.clone(),
+        managed_device_ids,
+        status: None,
+        retry_after: None,
+        answered_at: None,
+    })
 }
 
 /// A bound function may stand with its namespace and, being a function, with parentheses.

@@ -120,7 +120,9 @@ async fn the_read_back_shows_an_action_only_after_its_lag() {
 async fn a_remote_action_is_dated_by_graphs_clock_with_seven_digits() {
     let bench = Bench::with(Options { clock_ahead: TimeDelta::minutes(-7), ..Options::default() }).await;
     let before = Utc::now() - TimeDelta::minutes(7);
-    bench.reprovision(&[SUCCEEDS]).await;
+    let answer = bench.reprovision(&[SUCCEEDS]).await;
+    let date = httpdate::parse_http_date(answer.header("date").unwrap()).unwrap();
+    assert!((DateTime::<Utc>::from(date) - before).abs() < TimeDelta::minutes(1), "{date:?}");
     let action = bench.read_back(SUCCEEDS).await.json()["value"][0].clone();
     let started = action["startDateTime"].as_str().unwrap();
     assert_eq!(started.split_once('.').unwrap().1.len(), "1234567Z".len(), "{started}");

@@ -88,6 +88,7 @@ async fn a_body_of_more_than_four_megabytes_is_413() {
     let bench = Bench::healthy().await;
     let request = bench.authorised(Method::POST, ACTION).body(" ".repeat(4 * 1024 * 1024 + 1));
     assert_eq!(refusal(&bench, request).await, refused(413, "RequestEntityTooLarge"));
+    assert_eq!(bench.simulator.requests()[0].status, Some(413));
 }
 
 #[tokio::test]

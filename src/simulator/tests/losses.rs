@@ -62,8 +62,16 @@ async fn a_truncated_answer_begins_and_never_ends() {
         assert!(error.is_body() || error.is_decode(), "{error:?}");
         assert_eq!(received, announced / 2);
         assert_eq!(bench.happened(), done(false));
-        bench.fault(Fault::from(Effect::Shape(AnswerShape::Empty)));
     }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_body_cannot_be_truncated_and_is_reset_instead() {
+    let bench = Bench::with(Options { answer_shape: AnswerShape::Empty, ..Options::default() }).await;
+    bench.fault(Effect::Truncated);
+    let error = bench.lose(&[SUCCEEDS]).await;
+    assert!(error.is_request() && error.status().is_none(), "{error:?}");
+    assert_eq!(bench.happened(), done(false));
 }
 
 #[tokio::test]
