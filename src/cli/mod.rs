@@ -4,6 +4,7 @@ mod database;
 mod failure;
 mod migrate;
 mod run;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +69,7 @@ pub(crate) enum Output {
 enum Command {
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -97,6 +99,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
+        Command::Simulate(args) => simulate::run(args).await,
     }
 }
 
