@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod database;
+mod demo;
 mod failure;
 mod migrate;
 mod run;
@@ -67,6 +68,7 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
     Simulate(simulate::SimulateArgs),
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
+        Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
         Command::Simulate(args) => simulate::run(args).await,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::BootInstant;
-use crate::config::{Batch, Limits, Retry, Worker};
+use crate::config::{Batch, Config, Limits, Retry, Worker};
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
@@ -43,6 +43,18 @@ pub struct Settings {
     pub limits: Limits,
     /// `graph_calls.action`
     pub action: &'static str,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            worker: config.worker.clone(),
+            batch: config.batch.clone(),
+            retry: config.retry.clone(),
+            limits: config.limits.clone(),
+            action: config.graph.action.as_str(),
+        }
+    }
 }
 
 /// Why the engine stopped by itself.
