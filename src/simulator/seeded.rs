@@ -36,6 +36,7 @@ mod tests {
         assert_ne!(guid(7, "device", 1), guid(7, "device", 2));
         assert_ne!(guid(7, "device", 1), guid(7, "cloud pc", 1));
         // Pinned: a change here would silently change every fleet and every random run that anybody has written down.
+        assert_eq!(guid(1, "managed device", 0).to_string(), "4fc053f3-266d-4b73-afb8-56225f7de3e5");
         assert_eq!(guid(1, "managed device", 0).get_version_num(), 4);
     }
 

@@ -1,5 +1,5 @@
 //! Entra ID's token endpoint for app-only access with a client secret, and what Graph makes of a bearer token.
-//! Certificate and federated assertions have their place in [`issue`], where the secret is checked.
+//! Certificate and federated assertions have their place in `issue`, where the secret is checked.
 
 use std::collections::HashMap;
 use std::time::Duration;
