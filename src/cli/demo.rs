@@ -42,10 +42,8 @@ pub(crate) struct DemoArgs {
 const TENANT: &str = "demo";
 
 /// What a producer needs to know, and all that the demo does to ask for something.
-const INSERT_SQLITE: &str =
-    "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', ?1, 'demo', ?2)";
-const INSERT_POSTGRES: &str =
-    "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', $1, 'demo', $2)";
+const INSERT_SQLITE: &str = "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', ?1, 'demo', ?2)";
+const INSERT_POSTGRES: &str = "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', $1, 'demo', $2)";
 
 pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure> {
     let tenant: TenantName = TENANT.parse().map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -86,7 +84,8 @@ async fn prepare(url: &DatabaseUrl, tenant: &TenantName) -> Result<Arc<dyn Store
         && path.exists()
     {
         let old = database::open_url(url, false).await.map_err(|mut failure| {
-            failure.message = format!("{}: the demo makes a new file, and this one is no earlier demo's", failure.message);
+            failure.message =
+                format!("{}: the demo makes a new file, and this one is no earlier demo's", failure.message);
             failure
         })?;
         only_a_demo(&*old, url).await?;
@@ -99,7 +98,9 @@ async fn prepare(url: &DatabaseUrl, tenant: &TenantName) -> Result<Arc<dyn Store
     if !store.results(&ResultFilter { all_attempts: true, ..ResultFilter::default() }, 0, 1).await?.is_empty() {
         return Err(Failure::new(
             Exit::Usage,
-            format!("{url} holds the results of an earlier demo, and results are never deleted: give an empty database"),
+            format!(
+                "{url} holds the results of an earlier demo, and results are never deleted: give an empty database"
+            ),
         ));
     }
     store.register_tenants(std::slice::from_ref(tenant)).await?;
@@ -243,7 +244,7 @@ async fn report(
     seconds: f32,
 ) -> Result<String, Failure> {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(["bucket", "devices"]);
+    table.load_style(comfy_table::presets::NOTHING).set_header(["bucket", "devices"]);
     let buckets = [
         (Bucket::Successful, mine.successful),
         (Bucket::Failed, mine.failed),
@@ -261,7 +262,8 @@ async fn report(
     }
     let twice = wiped.values().filter(|times| **times > 1).count();
     let mut text = format!("\n{table}\n\n{done} requests ended in {seconds:.1} s. ");
-    text += &format!("The simulated Graph's own ledger: {} devices reprovisioned, {twice} of them twice.\n", wiped.len());
+    text +=
+        &format!("The simulated Graph's own ledger: {} devices reprovisioned, {twice} of them twice.\n", wiped.len());
     text += "\nThe two devices of Microsoft's reference page:\n";
     for id in ["30d0e128-de93-41dc-89ec-33d84bb662a0", "7c82a3e3-9459-44e4-94d9-b92f93bf78dd"] {
         let filter = ResultFilter { device: id.parse().ok(), ..ResultFilter::default() };
@@ -282,7 +284,10 @@ async fn report(
     let pending = mine.ready + mine.waiting + mine.sending + mine.unknown + mine.held;
     if pending > 0 || twice > 0 {
         super::print(&text)?;
-        return Err(Failure::new(Exit::Failure, format!("the demo did not end as it should: {pending} requests are still pending")));
+        return Err(Failure::new(
+            Exit::Failure,
+            format!("the demo did not end as it should: {pending} requests are still pending"),
+        ));
     }
     Ok(text)
 }

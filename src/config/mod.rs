@@ -1,10 +1,10 @@
 //! One checked configuration from a TOML file, `REPROVISIOND_*` variables and flags, in that order.
 
 mod stub;
-pub use stub::*;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use stub::*;
 
 use url::Url;
 
