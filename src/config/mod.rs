@@ -1,10 +1,8 @@
 //! One checked configuration from a TOML file, `REPROVISIOND_*` variables and flags, in that order.
 
-mod stub;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-pub use stub::*;
 
 use url::Url;
 
@@ -47,26 +45,6 @@ impl DatabaseUrl {
     pub fn expose(&self) -> &str {
         &self.0
     }
-
-    /// Which database it names.
-    pub fn kind(&self) -> DatabaseKind {
-        match self.0.strip_prefix("sqlite:") {
-            Some(path) => DatabaseKind::Sqlite { path: path.into() },
-            None => DatabaseKind::Postgres,
-        }
-    }
-}
-
-/// The two databases.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DatabaseKind {
-    /// A file.
-    Sqlite {
-        /// Where it is.
-        path: PathBuf,
-    },
-    /// A server.
-    Postgres,
 }
 
 impl std::fmt::Debug for DatabaseUrl {
