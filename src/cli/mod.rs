@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod check_config;
 mod database;
 mod demo;
 mod failure;
@@ -13,6 +14,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
+
+use crate::config::Sources;
 
 /// Reprovisions Windows 365 Cloud PCs from a SQLite or Postgres queue: each request once, with evidence for every call.
 #[derive(Debug, Parser)]
@@ -71,6 +74,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
+    CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
 }
 
@@ -102,6 +106,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
+        Command::CheckConfig(args) => {
+            check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
+        }
         Command::Simulate(args) => simulate::run(args).await,
     }
 }

@@ -1,4 +1,28 @@
 //! One checked configuration from a TOML file, `REPROVISIOND_*` variables and flags, in that order.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `keys` | the one table of keys: path, kind, range, default, meaning; everything else reads it |
+//! | `file`, `environment` | one layer each, laid over the layers before |
+//! | `load` | the layers in order, then what holds between keys |
+//! | `rules`, `tenant` | what holds between keys; a tenant as a whole, and its secret's file |
+//! | `diagnose` | a mistake: where, what, which rule, what to do |
+//!
+//! Nothing here asks the process for its environment except [`Sources::from_process`].
+
+mod database;
+mod diagnose;
+mod draft;
+mod duration;
+mod environment;
+mod file;
+mod keys;
+mod load;
+mod rules;
+mod sources;
+mod tenant;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,6 +30,11 @@ use std::time::Duration;
 
 use url::Url;
 
+pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
+pub use self::diagnose::{Finding, Mistakes, Origin};
+pub use self::keys::reference;
+pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
+pub use self::sources::Sources;
 use crate::domain::id::TenantName;
 
 /// Everything `run` needs, already checked: no later code has to doubt a value.
@@ -34,23 +63,6 @@ pub struct Config {
 pub struct Database {
     /// `sqlite:PATH` or `postgres://…`.
     pub url: DatabaseUrl,
-}
-
-/// A database URL that never prints a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The URL as it was given, password and all: for the driver, never for a message.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DatabaseUrl(…)")
-    }
 }
 
 /// `[worker]`
@@ -91,6 +103,15 @@ pub struct Graph {
 pub enum Action {
     /// `POST /beta/deviceManagement/managedDevices/bulkReprovisionCloudPc`.
     BulkReprovisionCloudPc,
+}
+
+impl Action {
+    /// The word in the configuration and in `graph_calls.action`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BulkReprovisionCloudPc => "bulk-reprovision-cloud-pc",
+        }
+    }
 }
 
 /// `[retry]`
