@@ -30,6 +30,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File { path, .. } if path.as_os_str().is_empty() => f.write_str("(a file without a name)"),
             Self::File { path, at } => {
                 write!(f, "{}", printable(&path.to_string_lossy(), 4096))?;
                 at.map_or(Ok(()), |(line, column)| write!(f, ":{line}:{column}"))

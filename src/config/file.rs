@@ -214,12 +214,11 @@ impl Layer {
     ) {
         let Kind::Tenant(field) = &key.kind else { return };
         let origin = self.origin(value.span().start);
-        let outcome = match value.get_ref() {
-            DeValue::String(text) => tenant.lay(field, text, &origin),
-            _ => {
-                tenant.spoil(field);
-                Err(Complaint::new("must be a text", "write it in double quotes"))
-            }
+        let outcome = if let DeValue::String(text) = value.get_ref() {
+            tenant.lay(field, text, &origin)
+        } else {
+            tenant.spoil(field);
+            Err(Complaint::new("must be a text", "write it in double quotes"))
         };
         if let Err(complaint) = outcome {
             draft.wrong_value(origin, key, &tenant_path(name, key), Some(self.literal(value.span())), complaint);

@@ -6,6 +6,9 @@ use super::database::DatabaseUrl;
 use super::diagnose::{Complaint, nearest};
 use super::{Config, duration};
 
+/// A word, and what it chooses.
+pub(super) type Word = (&'static str, fn(&mut Config));
+
 /// A field of [`Config`] with the values it may have, bounds included.
 pub(super) enum Setting {
     Database(fn(&mut Config) -> &mut DatabaseUrl),
@@ -13,7 +16,7 @@ pub(super) enum Setting {
     Count(u32, u32, fn(&mut Config, u32)),
     Factor(f64, f64, fn(&mut Config) -> &mut f64),
     Switch(fn(&mut Config) -> &mut bool),
-    Word(&'static [(&'static str, fn(&mut Config))]),
+    Word(&'static [Word]),
 }
 
 impl Setting {
@@ -81,8 +84,7 @@ impl Setting {
             }
             Self::Word(words) => {
                 let chosen = words.iter().find(|(word, _)| *word == text);
-                let (word, set) =
-                    chosen.ok_or_else(|| not_among(text, words.iter().map(|(word, _)| *word).collect()))?;
+                let (word, set) = chosen.ok_or_else(|| not_among(text, words.iter().map(|(word, _)| *word)))?;
                 set(config);
                 Ok((*word).to_owned())
             }
@@ -91,10 +93,10 @@ impl Setting {
 }
 
 /// The complaint about a word that is none of these.
-pub(super) fn not_among(text: &str, words: Vec<&'static str>) -> Complaint {
-    let remedy = match nearest(text, words.iter().copied()) {
+pub(super) fn not_among(text: &str, words: impl Iterator<Item = &'static str> + Clone) -> Complaint {
+    let remedy = match nearest(text, words.clone()) {
         Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => format!("write {}", one_of(words.iter().copied())),
+        None => format!("write {}", one_of(words)),
     };
     Complaint::new("not one of the known words", remedy)
 }

@@ -37,7 +37,7 @@ pub(super) fn cloud(text: &str) -> Result<Cloud, Complaint> {
     CLOUDS
         .into_iter()
         .find(|(word, _)| *word == text)
-        .ok_or_else(|| not_among(text, CLOUDS.iter().map(|(word, _)| *word).collect()))
+        .ok_or_else(|| not_among(text, CLOUDS.iter().map(|(word, _)| *word)))
 }
 
 /// A base URL that ends in '/', so that a path can be joined to it.
