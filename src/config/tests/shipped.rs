@@ -23,10 +23,8 @@ fn the_default_file_holds_every_key_with_the_built_in_default_and_its_meaning() 
     assert_eq!(format!("{without_tenants:?}"), format!("{:?}", Config::default()));
     assert_eq!(loaded.warnings, []);
     for key in KEYS {
-        let meaning = format!("# {}.\n", key.meaning);
-        assert!(DEFAULT.contains(&meaning), "{}: {meaning}", key.path);
-        let takes = format!("# {}", key.takes());
-        assert!(DEFAULT.contains(&takes), "{}: {takes}", key.path);
+        let comment = format!("# {}.\n# {}", key.meaning, key.takes());
+        assert!(DEFAULT.contains(&comment), "{}: {comment}", key.path);
         if let Kind::Setting(_) = key.kind {
             let value = loaded.effective.iter().find(|value| value.key == key.path).expect(key.path);
             assert!(matches!(value.origin, Origin::File { .. }), "{} is not in the file", key.path);
@@ -44,14 +42,12 @@ fn the_default_file_as_it_is_lacks_only_a_tenant() {
 
 #[test]
 fn the_tenant_in_the_default_files_comments_is_a_good_one() {
-    let uncommented: String = DEFAULT
-        .lines()
-        .map(|line| line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '[')))
-        .zip(DEFAULT.lines())
-        .map(|(bare, line)| format!("{}\n", bare.unwrap_or(line)))
-        .collect();
-    let custom_urls = |line: &&str| !line.starts_with("graph_url") && !line.starts_with("authority_url");
-    let text: String = uncommented.lines().filter(custom_urls).map(|line| format!("{line}\n")).collect();
+    let bare = |line: &'static str| {
+        line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '[')).unwrap_or(line)
+    };
+    // Only custom takes them.
+    let belongs = |line: &&str| !line.starts_with("graph_url") && !line.starts_with("authority_url");
+    let text = DEFAULT.lines().map(bare).filter(belongs).collect::<Vec<_>>().join("\n");
     assert_eq!(tenants_of(&text, &[]).config.tenants.len(), 1);
 }
 
