@@ -173,3 +173,15 @@ fn a_directory_is_a_guid_or_a_domain() {
         assert!(tenant::directory(text).is_err(), "{text:?}");
     }
 }
+
+#[test]
+fn two_names_for_one_directory_are_a_warning() {
+    let said = check(&format!("[tenants.a]\n{IDS}{SECRET}[tenants.b]\n{IDS}{SECRET}"), &[]);
+    assert_snapshot!(said.lines().take(3).collect::<Vec<_>>().join("\n"), @"
+    ok
+    warning: tenants.a and tenants.b are the same directory
+      their limits and waiting times are counted apart; give both one name
+    ");
+    let clouds = check(&format!("[tenants.a]\n{IDS}{SECRET}[tenants.b]\ncloud = \"china\"\n{IDS}{SECRET}"), &[]);
+    assert!(!clouds.contains("warning"), "{clouds}");
+}
