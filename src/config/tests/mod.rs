@@ -197,9 +197,9 @@ fn a_syntax_error_has_its_place_and_does_not_hide_other_mistakes_or_show_the_lin
     DIR/reprovisiond.toml:3:2: not TOML: duplicate key
       keep one of the two: each key and each section is there once
     ");
-    assert_snapshot!(check("\u{feff}[worker]\nlease = \n", &[]), @"
+    assert_snapshot!(check("\u{feff}lease = \n", &[]), @"
     1 mistake in the configuration:
-    DIR/reprovisiond.toml:2:9: not TOML: string values must be quoted, expected literal string
+    DIR/reprovisiond.toml:1:9: not TOML: string values must be quoted, expected literal string
       write KEY = VALUE, with texts and durations in double quotes
     ");
 }
