@@ -60,15 +60,19 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
 /// leaves the database in question.
 pub fn load_database_url(sources: &Sources) -> Result<DatabaseUrl, Mistakes> {
     let draft = gather(sources);
-    let from_above = matches!(draft.given.get("database.url"), Some((_, Origin::Flag(_) | Origin::Variable(_))));
-    let given = draft.given.contains_key("database.url");
+    let given = draft.given.get("database.url").map(|(_, origin)| origin);
     let faulty = draft.faulty.contains("database.url");
+    let by_flag = !faulty && matches!(given, Some(Origin::Flag(_)));
+    let from_above = by_flag || !faulty && matches!(given, Some(Origin::Variable(_)));
+    let nowhere = given.is_none();
     let matters = |finding: &Finding| match (finding.about, &finding.origin) {
-        (About::Key("database.url"), Origin::File { .. }) => !from_above && (faulty || !given),
-        (About::Key("database.url"), _) => faulty || !given,
+        (About::Key("database.url"), Origin::File { .. }) => faulty || nowhere,
+        // A misspelt variable was meant to win over the file.
+        (About::Key("database.url"), Origin::Variable(_)) => !by_flag,
+        (About::Key("database.url"), _) => true,
         (About::Layer, _) => !from_above,
         // It may be the section that was meant to name the database.
-        (About::UnknownSection, _) => !given,
+        (About::UnknownSection, _) => nowhere,
         _ => false,
     };
     match Mistakes::among(draft.mistakes.into_iter().filter(matters).collect()) {

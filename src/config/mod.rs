@@ -3,9 +3,11 @@
 //! | file | subject |
 //! |---|---|
 //! | `keys` | the one table of keys: path, kind, range, default, meaning; everything else reads it |
+//! | `setting` | a text becomes a value, or a complaint |
 //! | `file`, `environment` | one layer each, laid over the layers before |
 //! | `load` | the layers in order, then what holds between keys |
-//! | `rules`, `tenant` | what holds between keys; a tenant as a whole, and its secret's file |
+//! | `rules` | what holds between keys |
+//! | `tenant`, `secret_file` | a tenant as a whole, and the file of its secret |
 //! | `diagnose` | a mistake: where, what, which rule, what to do |
 //!
 //! Nothing here asks the process for its environment except [`Sources::from_process`].
@@ -19,6 +21,8 @@ mod file;
 mod keys;
 mod load;
 mod rules;
+mod secret_file;
+mod setting;
 mod sources;
 mod tenant;
 #[cfg(test)]
