@@ -10,6 +10,10 @@ const SETTLES: &str = r#"
 [retry]
 first_delay = "20ms"
 longest_delay = "200ms"
+[graph]
+call_timeout = "500ms"
+[worker]
+send_within = "400ms"
 [reconcile]
 first_after = "100ms"
 settle_after = "1s"
