@@ -94,7 +94,7 @@ pub struct GraphError {
 /// What an exchange means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
-    /// Graph named buckets. `devices` runs parallel to what was asked.
+    /// Graph gave lists, be it that they place no device. `devices` runs parallel to what was asked.
     Answered {
         /// For each device asked, in order.
         devices: Vec<DeviceAnswer>,
@@ -269,9 +269,5 @@ fn buckets(lists: &BucketLists, asked: &[ManagedDeviceId]) -> Meaning {
             }
         })
         .collect();
-    if devices.iter().any(|device| matches!(device, DeviceAnswer::Bucket(_))) {
-        Meaning::Answered { devices, surplus }
-    } else {
-        Meaning::Unknown { reason: "the answer puts no device that was asked for in one bucket".to_owned() }
-    }
+    Meaning::Answered { devices, surplus }
 }
