@@ -273,3 +273,6 @@ fn buckets(lists: &BucketLists, asked: &[ManagedDeviceId]) -> Meaning {
         .collect();
     Meaning::Answered { devices, surplus }
 }
+
+#[cfg(test)]
+mod tests;
