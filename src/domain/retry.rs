@@ -139,3 +139,6 @@ fn one(
         DeviceAnswer::Bucket(bucket) => EntryEffect::Final { bucket, source: Source::Answer, detail: None },
     }
 }
+
+#[cfg(test)]
+mod tests;
