@@ -118,7 +118,7 @@ pub(super) const KEYS: &[Key] = &[
         "graph.action",
         "bulk-reprovision-cloud-pc",
         Setting::Word(&[(Action::BulkReprovisionCloudPc.as_str(), |c| {
-            c.graph.action = Action::BulkReprovisionCloudPc
+            c.graph.action = Action::BulkReprovisionCloudPc;
         })]),
         "The Graph action that is called",
     ),

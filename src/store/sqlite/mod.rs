@@ -214,7 +214,7 @@ impl Store for SqliteStore {
         let call = text(recording.call_id.0);
         let mut tx = self.begin().await?;
         let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
-            .bind(&call)
+            .bind(call)
             .bind(recording.state.as_str())
             .bind(evidence.http_status.map(i32::from))
             .bind(evidence.graph_request_id.as_deref().map(rows::storable))
@@ -229,7 +229,7 @@ impl Store for SqliteStore {
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let results = effects.results;
         if !results.request_id.is_empty() {
-            let written = sqlx::query(sql::RECORD_RESULTS).bind(&call).bind(results.json()).execute(&mut *tx).await?;
+            let written = sqlx::query(sql::RECORD_RESULTS).bind(call).bind(results.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
         }
         if !effects.finals.is_empty() {
@@ -238,7 +238,7 @@ impl Store for SqliteStore {
         }
         let kept = effects.kept;
         if !kept.request_id.is_empty() {
-            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(&call).bind(kept.json()).execute(&mut *tx).await?;
+            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(call).bind(kept.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
         }
         tx.commit().await?;

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use super::Scratch;
 
 /// How long anything may take before a test gives up on it: a bound, never a wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A simulator without invented trouble: whatever goes wrong, a test has asked for.
 pub(crate) fn calm() -> Options {
@@ -39,13 +39,13 @@ impl Daemon {
     pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
         let config = tempfile::tempdir().unwrap();
         let toml = format!(
-            "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = {:?}\n",
+            "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
             scratch.url,
             simulator.graph_url(),
             simulator.authority_url(),
             simulator.tenant_id(),
             simulator.client_id(),
-            simulator.client_secret_file()
+            simulator.client_secret_file().display()
         );
         std::fs::write(config.path().join("reprovisiond.toml"), toml).unwrap();
         let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config };
