@@ -78,7 +78,10 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATOR.run(&self.writer).await?)
+        // Under the write lock from the first look to the last statement: sqlx itself locks nothing on SQLite.
+        let mut tx = self.begin().await?;
+        MIGRATOR.run_direct(None, &mut *tx, false).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
