@@ -8,4 +8,5 @@
 
 mod layers;
 mod scratch;
+mod store;
 mod support;
