@@ -1,19 +1,25 @@
 //! What the store promises, on both databases, with the databases' own clients as producers and as the eyes.
 
+mod intake;
 mod prepared;
 mod schema;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reprovisiond::config::DatabaseUrl;
-use reprovisiond::domain::id::TenantName;
-use reprovisiond::store::{self, Store, StoreError};
+use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
+use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
+use reprovisiond::store::{self, Claim, Claimed, Decision, Intent, Store, StoreError, WorkerIdentity};
 
 use crate::support::{Backend, Scratch};
 
-/// A migrated database with the tenant `default`, and a store on it.
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A migrated database with the tenant `default` and one worker, and a store on it.
 struct Db {
     store: Arc<dyn Store>,
+    worker: WorkerId,
     // Last, so that it outlives the store's connections.
     scratch: Scratch,
 }
@@ -23,13 +29,74 @@ impl Db {
         let store = open(&scratch).await.unwrap();
         store.migrate().await.unwrap();
         store.register_tenants(&[tenant()]).await.unwrap();
-        Self { store, scratch }
+        let db = Self { store, worker: WorkerId::fresh(), scratch };
+        db.start_worker(db.worker).await;
+        db
     }
 
     /// What the database's own client prints.
     async fn sql(&self, sql: &str) -> String {
         self.scratch.sqlite3_or_psql(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
+
+    /// What the database's own client complains of.
+    async fn refusal(&self, sql: &str) -> String {
+        match self.scratch.sqlite3_or_psql(sql).await {
+            Ok(printed) => panic!("not refused: {sql}: {printed}"),
+            Err(sentence) => sentence,
+        }
+    }
+
+    /// A time so many seconds from now, as an expression.
+    fn at(&self, seconds: i64) -> String {
+        match self.scratch.backend() {
+            Backend::Sqlite => format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '{seconds} seconds')"),
+            Backend::Postgres => format!("(now() + interval '{seconds} seconds')"),
+        }
+    }
+
+    /// Requests for these devices, in this order.
+    async fn ask(&self, devices: &[u32]) {
+        let rows: Vec<String> = devices.iter().map(|n| format!("('{}')", device(*n))).collect();
+        self.sql(&format!("INSERT INTO reprovision_requests (managed_device_id) VALUES {}", rows.join(", "))).await;
+    }
+
+    async fn start_worker(&self, id: WorkerId) {
+        let worker = WorkerIdentity { id, host: "host".to_owned(), process: "1".to_owned(), version: "0".to_owned() };
+        self.store.start_worker(&worker, HOUR).await.unwrap();
+    }
+
+    async fn claim(&self) -> Vec<Intent> {
+        claim(&*self.store, self.worker, &bounds(), 1000).await.unwrap().decision.intents
+    }
+}
+
+/// What the engine does with a claim: the domain's plan, and every call of it gets an id.
+async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usize) -> Result<Claimed, StoreError> {
+    let decide = |snapshot: Snapshot| {
+        let plan = plan(snapshot, bounds);
+        let intent = |entries| Intent { call_id: CallId::fresh(), entries, digest: "digest".to_owned() };
+        Decision {
+            intents: plan.calls.into_iter().map(intent).collect(),
+            expired: plan.expired,
+            linger_for: plan.linger_for,
+        }
+    };
+    store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch }, &decide).await
+}
+
+fn bounds() -> Bounds {
+    Bounds { free_slots: 10, max_devices: 100, linger: Duration::ZERO, open_doubts: 2 }
+}
+
+/// The requests of each call.
+fn requests(intents: &[Intent]) -> Vec<Vec<i64>> {
+    intents.iter().map(|intent| intent.entries.iter().map(|entry| entry.request_id.0).collect()).collect()
+}
+
+/// The n-th device, from 1.
+fn device(n: u32) -> String {
+    format!("00000000-0000-4000-8000-{n:012x}")
 }
 
 fn tenant() -> TenantName {

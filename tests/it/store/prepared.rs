@@ -3,15 +3,16 @@
 use reprovisiond::config::DatabaseUrl;
 use sqlx::{Connection, Executor, PgConnection, SqlSafeStr, SqliteConnection};
 
-use super::{Backend, Db, Scratch};
+use super::{Backend, Db};
 use crate::support::on_both;
+
+const WRONG: &[(&str, &str)] = &[("WRONG", "SELECT no_such_column FROM reprovision_queue")];
 
 on_both! {
     async fn every_statement_is_prepared_on_a_migrated_schema(scratch: Scratch) {
         let db = Db::new(scratch).await;
         let statements = reprovisiond::store::statements(&DatabaseUrl::parse(&db.scratch.url).unwrap().kind());
         assert!(statements.len() > 30, "only {} statements are listed", statements.len());
-        const WRONG: &[(&str, &str)] = &[("WRONG", "SELECT no_such_column FROM reprovision_queue")];
         for (statements, expected) in [(statements, 0), (WRONG, 1)] {
             let refused = refused(&db, statements).await;
             assert_eq!(refused.len(), expected, "{}", refused.join("\n"));
