@@ -1,5 +1,6 @@
 //! What the store promises, on both databases, with the databases' own clients as producers and as the eyes.
 
+mod claim;
 mod intake;
 mod prepared;
 mod schema;
@@ -11,6 +12,8 @@ use reprovisiond::config::DatabaseUrl;
 use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
 use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
 use reprovisiond::store::{self, Claim, Claimed, Decision, Intent, Store, StoreError, WorkerIdentity};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::support::{Backend, Scratch};
 
@@ -68,6 +71,44 @@ impl Db {
 
     async fn claim(&self) -> Vec<Intent> {
         claim(&*self.store, self.worker, &bounds(), 1000).await.unwrap().decision.intents
+    }
+}
+
+/// A connection of a process other than the daemon.
+enum Other {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Other {
+    async fn connect(scratch: &Scratch) -> Self {
+        match scratch.backend() {
+            Backend::Sqlite => Self::Sqlite(SqliteConnection::connect(&scratch.url).await.unwrap()),
+            Backend::Postgres => Self::Postgres(PgConnection::connect(&scratch.url).await.unwrap()),
+        }
+    }
+
+    async fn run(&mut self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        match self {
+            Self::Sqlite(connection) => drop(connection.execute(sql).await.unwrap()),
+            Self::Postgres(connection) => drop(connection.execute(sql).await.unwrap()),
+        }
+    }
+
+    /// Whether this is so by now.
+    async fn holds(&mut self, condition: &str) -> bool {
+        let sql = AssertSqlSafe(format!("SELECT {condition}"));
+        match self {
+            Self::Sqlite(connection) => sqlx::query_scalar(sql).fetch_one(connection).await.unwrap(),
+            Self::Postgres(connection) => sqlx::query_scalar(sql).fetch_one(connection).await.unwrap(),
+        }
+    }
+
+    async fn until(&mut self, condition: &str) {
+        while !self.holds(condition).await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 
