@@ -8,12 +8,7 @@ use reprovisiond::domain::plan::{Attention, Bounds, Snapshot, attention};
 use reprovisiond::store::{Claim, Decision, Intent, StoreError};
 
 use super::{Backend, Db, Other, bounds, claim, device, open, requests, tenant};
-use crate::support::{Scratch, on_both};
-
-/// All that a claim could change.
-async fn everything(db: &Db) -> String {
-    db.sql("SELECT * FROM reprovision_queue ORDER BY request_id; SELECT * FROM graph_calls; SELECT * FROM device_results; SELECT * FROM tenants").await
-}
+use crate::support::on_both;
 
 async fn look(db: &Db) -> Attention {
     let facts = db.store.facts(&[tenant()]).await.unwrap();
@@ -48,9 +43,9 @@ on_both! {
         let ahead = look(&db).await;
         assert!(!ahead.call && !ahead.expire);
         assert!(ahead.look_again_in.is_some_and(|wait| wait > Duration::from_mins(59) && wait < Duration::from_mins(61)), "{ahead:?}");
-        let before = everything(&db).await;
+        let before = db.everything().await;
         assert!(db.claim().await.is_empty());
-        assert_eq!(everything(&db).await, before);
+        assert_eq!(db.everything().await, before);
 
         db.sql(&format!("UPDATE reprovision_queue SET due_at = {}", db.at(-1))).await;
         assert_eq!(look(&db).await, Attention { call: true, expire: false, look_again_in: None });
@@ -81,10 +76,10 @@ on_both! {
         db.sql(&format!("INSERT INTO reprovision_requests (managed_device_id, expires_at) VALUES ('{}', {})", device(1), db.at(60))).await;
         db.claim().await;
         db.sql(&format!("UPDATE reprovision_queue SET expires_at = {}", db.at(-1))).await;
-        let before = everything(&db).await;
+        let before = db.everything().await;
         assert!(!look(&db).await.expire);
         assert!(db.claim().await.is_empty());
-        assert_eq!(everything(&db).await, before);
+        assert_eq!(db.everything().await, before);
     }
 
     async fn a_device_with_an_entry_under_way_in_doubt_or_held_is_not_claimed_again(scratch: Scratch) {
@@ -113,10 +108,10 @@ on_both! {
             (format!("blocked_at = {past}, block_code = 'forbidden', probe_at = {ahead}"), format!("probe_at = {past}")),
         ] {
             db.sql(&format!("UPDATE tenants SET {closed}")).await;
-            let before = everything(&db).await;
+            let before = db.everything().await;
             assert!(!look(&db).await.call, "{closed}");
             assert!(db.claim().await.is_empty(), "{closed}");
-            assert_eq!(everything(&db).await, before, "{closed}");
+            assert_eq!(db.everything().await, before, "{closed}");
             db.sql(&format!("UPDATE tenants SET {open}")).await;
             assert!(look(&db).await.call, "{open}");
         }
@@ -177,7 +172,7 @@ on_both! {
         db.ask(&[1]).await;
         let gone = db.claim().await.remove(0).entries.remove(0);
         db.ask(&[2]).await;
-        let before = everything(&db).await;
+        let before = db.everything().await;
         let intent = |entries| Intent { call_id: CallId::fresh(), entries, digest: String::new() };
         for expire in [false, true] {
             let decide = |snapshot: Snapshot| {
@@ -189,7 +184,7 @@ on_both! {
             let ask = Claim { tenant: &tenant, worker: db.worker, action: "action", fetch: 10 };
             let refused = db.store.claim(&ask, &decide).await;
             assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
-            assert_eq!(everything(&db).await, before);
+            assert_eq!(db.everything().await, before);
         }
     }
 

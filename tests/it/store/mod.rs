@@ -3,15 +3,19 @@
 mod claim;
 mod intake;
 mod prepared;
+mod record;
 mod schema;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use reprovisiond::config::DatabaseUrl;
-use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
+use reprovisiond::domain::id::{CallId, RequestId, TenantName, WorkerId};
+use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
-use reprovisiond::store::{self, Claim, Claimed, Decision, Intent, Store, StoreError, WorkerIdentity};
+use reprovisiond::store::{
+    self, Claim, Claimed, Decision, Evidence, Intent, Recorded, Store, StoreError, WorkerIdentity,
+};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
@@ -69,6 +73,40 @@ impl Db {
         self.store.start_worker(&worker, HOUR).await.unwrap();
     }
 
+    /// Commit 2 of a call, with this effect on each of its entries.
+    async fn record(&self, call: CallId, state: CallState, effects: &[(i64, EntryEffect)]) -> Recorded {
+        record(&*self.store, call, state, effects, TenantEffect::None).await.unwrap()
+    }
+
+    /// The worker stops, and its calls are given up.
+    async fn abandon(&self) {
+        self.store.stop_worker(self.worker).await.unwrap();
+        assert!(!self.store.abandon_calls().await.unwrap().is_empty());
+    }
+
+    /// The queue, an entry a line: request, state, attempts, largest call, why it waits.
+    async fn queue(&self) -> Vec<String> {
+        let sql =
+            "SELECT request_id, state, attempts, max_batch, wait_reason FROM reprovision_queue ORDER BY request_id";
+        self.sql(sql).await.lines().map(str::to_owned).collect()
+    }
+
+    /// The results, a row a line: request, attempt, bucket, source, whether final.
+    async fn results(&self) -> Vec<String> {
+        let sql = "SELECT request_id, attempt, bucket, source, CASE WHEN final THEN 'final' ELSE 'open' END FROM device_results ORDER BY id";
+        self.sql(sql).await.lines().map(str::to_owned).collect()
+    }
+
+    /// Every row that the daemon could change.
+    async fn everything(&self) -> String {
+        self.sql(
+            "SELECT * FROM reprovision_queue ORDER BY request_id; SELECT * FROM graph_calls ORDER BY id;
+             SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants ORDER BY name;
+             SELECT id, started_at, stopped_at FROM workers ORDER BY id",
+        )
+        .await
+    }
+
     async fn claim(&self) -> Vec<Intent> {
         claim(&*self.store, self.worker, &bounds(), 1000).await.unwrap().decision.intents
     }
@@ -110,6 +148,36 @@ impl Other {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
+}
+
+async fn record(
+    store: &dyn Store,
+    call_id: CallId,
+    state: CallState,
+    effects: &[(i64, EntryEffect)],
+    tenant: TenantEffect,
+) -> Result<Recorded, StoreError> {
+    let entries = effects.iter().map(|(request, effect)| (RequestId(*request), effect.clone())).collect();
+    let answered = matches!(state, CallState::Answered | CallState::NotCarriedOut);
+    let evidence = Evidence { http_status: answered.then_some(200), ..Evidence::default() };
+    store.record(&Recording { call_id, state, entries, tenant, surplus: Vec::new() }, &evidence).await
+}
+
+/// Graph's own word, for good.
+fn ends(bucket: Bucket) -> EntryEffect {
+    EntryEffect::Final { bucket, source: Source::Answer, detail: None }
+}
+
+fn in_doubt() -> EntryEffect {
+    EntryEffect::Unknown { detail: "reset".to_owned() }
+}
+
+fn requeue(max_batch: Option<u32>) -> EntryEffect {
+    EntryEffect::Requeue { reason: "not_sent", max_batch }
+}
+
+fn try_again(delay: Duration) -> EntryEffect {
+    EntryEffect::TryAgain { detail: Some("in failedDeviceIds".to_owned()), delay }
 }
 
 /// What the engine does with a claim: the domain's plan, and every call of it gets an id.
