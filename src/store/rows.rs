@@ -89,7 +89,7 @@ impl Effects {
         rows.bucket.push(bucket.as_str());
         rows.source.push(source.as_str());
         rows.is_final.push(is_final);
-        rows.detail.push(detail);
+        rows.detail.push(detail.as_deref().map(storable));
         rows.charge.push(charge);
     }
 
@@ -106,7 +106,7 @@ impl Effects {
         rows.request_id.push(request);
         rows.state.push(state.as_str());
         rows.delay_ms.push(delay.map(millis));
-        rows.wait_reason.push(wait_reason);
+        rows.wait_reason.push(wait_reason.as_deref().map(storable));
         rows.charge.push(charge);
         rows.max_batch.push(max_batch);
     }
@@ -275,7 +275,7 @@ pub(super) fn expect_rows(step: &str, expected: usize, changed: u64) -> Result<(
     }
 }
 
-/// `None` where the text has what Postgres cannot store.
+/// A text without what Postgres cannot store.
 pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

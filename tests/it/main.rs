@@ -9,4 +9,5 @@
 mod daemon;
 mod layers;
 mod scratch;
+mod store;
 mod support;

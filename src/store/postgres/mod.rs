@@ -148,7 +148,8 @@ impl Store for PostgresStore {
         let facts: Facts = rows::facts!(row);
         let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
         let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
-        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let overdue = sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(facts.now).fetch_all(&mut *tx).await?;
+        let overdue = entries(&overdue)?;
         let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
 
         for intent in &decision.intents {

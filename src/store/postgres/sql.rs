@@ -67,8 +67,9 @@ statements! {
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
         WHERE call_id = ANY($1) AND state = 'sending'";
 
+    // Not now(), which is when the transaction began: a claim may have waited long for its lock since.
     FACTS = "
-        SELECT t.name, now() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.cautious, t.waits_in_a_row,
+        SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
                (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
                 JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
@@ -88,7 +89,7 @@ statements! {
                              ORDER BY due_at LIMIT $2)";
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
-        WHERE tenant = $1 AND state = 'queued' AND expires_at <= now() ORDER BY expires_at LIMIT $2";
+        WHERE tenant = $1 AND state = 'queued' AND expires_at <= $3 ORDER BY expires_at LIMIT $2";
     DUE = "
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = $1 AND q.state = 'queued' AND q.ready
@@ -96,7 +97,7 @@ statements! {
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
     INSERT_INTENT = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
-        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, now())";
+        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, statement_timestamp())";
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = $2, wait_reason = NULL
         WHERE request_id = ANY($1) AND state = 'queued'";

@@ -78,7 +78,10 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATOR.run(&self.writer).await?)
+        // Under the write lock from the first look to the last statement: sqlx itself locks nothing on SQLite.
+        let mut tx = self.begin().await?;
+        MIGRATOR.run_direct(None, &mut *tx, false).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
@@ -179,7 +182,9 @@ impl Store for SqliteStore {
         let facts: Facts = rows::facts!(row);
         let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
         let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
-        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let overdue =
+            sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(instant(facts.now)).fetch_all(&mut *tx).await?;
+        let overdue = entries(&overdue)?;
         let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
 
         for intent in &decision.intents {

@@ -95,7 +95,7 @@ statements! {
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
         WHERE tenant = ?1 AND state = 'queued' AND expires_at IS NOT NULL
-          AND expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY expires_at LIMIT ?2";
+          AND expires_at <= ?3 ORDER BY expires_at LIMIT ?2";
     DUE = "
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = ?1 AND q.state = 'queued' AND q.ready = 1
