@@ -202,9 +202,9 @@ BEGIN SELECT RAISE(ABORT, 'device_results is append-only: a result is never chan
 CREATE TRIGGER device_results_no_delete BEFORE DELETE ON device_results
 BEGIN SELECT RAISE(ABORT, 'device_results is append-only: a result is never deleted'); END;
 
--- An answer that comes after its call was given up completes it, if nothing else has.
+-- What comes after its call was given up completes it once: an answer, or proof that it was never sent.
 CREATE TRIGGER graph_calls_complete_once BEFORE UPDATE ON graph_calls
-WHEN OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.http_status IS NULL AND NEW.http_status IS NOT NULL)
+WHEN OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.error_code IS 'abandoned' AND NEW.state NOT IN ('sending', 'unknown'))
 BEGIN SELECT RAISE(ABORT, 'graph_calls is completed once: evidence is never changed'); END;
 CREATE TRIGGER graph_calls_intent_stands BEFORE UPDATE ON graph_calls
 WHEN (OLD.id, OLD.tenant, OLD.action, OLD.worker, OLD.managed_device_ids, OLD.request_ids, OLD.request_digest, OLD.sent_at)

@@ -7,7 +7,7 @@ use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Sourc
 use crate::domain::plan::Entry;
 use crate::domain::read_back::Settlement;
 
-use super::{Enqueued, StoreError, TenantStatus};
+use super::{Enqueued, Recorded, StoreError, TenantStatus};
 
 /// The effects of one recording as columns, ready for `UNNEST` or `json_each`.
 #[derive(Debug, Default)]
@@ -45,9 +45,10 @@ pub(super) struct QueueColumns {
 }
 
 impl Effects {
-    pub(super) fn of(entries: &[(RequestId, EntryEffect)]) -> Self {
+    /// The effects on the entries that `open` lets through.
+    pub(super) fn of(entries: &[(RequestId, EntryEffect)], open: &[i64]) -> Self {
         let mut effects = Self::default();
-        for (request, effect) in entries {
+        for (request, effect) in entries.iter().filter(|(request, _)| open.contains(&request.0)) {
             effects.add(request.0, effect);
         }
         effects
@@ -259,6 +260,21 @@ pub(super) fn no_worker(worker: WorkerId) -> StoreError {
     StoreError::Conflict(format!(
         "table workers has no row {worker}, which this process registered at its start: restart it"
     ))
+}
+
+/// A recording says of every entry of its call what becomes of it: one left out would be in `sending` for ever.
+pub(super) fn expect_entries(recording: &Recording, devices: i32) -> Result<(), StoreError> {
+    expect_rows("record: entries of the call", recording.entries.len(), u64::from(count(devices.into())))
+}
+
+/// The requests a recording is about.
+pub(super) fn requests_of(recording: &Recording) -> Vec<i64> {
+    recording.entries.iter().map(|(request, _)| request.0).collect()
+}
+
+/// How a recording went, of whose entries so many were not open any more.
+pub(super) fn recorded(late_for: usize) -> Recorded {
+    if late_for == 0 { Recorded::Done } else { Recorded::TooLateFor(late_for) }
 }
 
 /// How many of `given` rows went in.

@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, WorkerIdentity,
 };
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{Recording, Source, TenantEffect};
+use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
@@ -215,22 +215,27 @@ impl Store for SqliteStore {
     }
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
-        let effects = Effects::of(&recording.entries);
         let call = text(recording.call_id.0);
         let mut tx = self.begin().await?;
-        let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
-            .bind(call)
-            .bind(recording.state.as_str())
-            .bind(evidence.http_status.map(i32::from))
-            .bind(evidence.graph_request_id.as_deref().map(rows::storable))
-            .bind(evidence.graph_date.map(instant))
-            .bind(evidence.error_code.as_deref().map(rows::storable))
-            .bind(evidence.error_message.as_deref().map(rows::storable))
-            .bind(evidence.response_body.as_deref().map(rows::storable))
-            .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(tenant) = tenant else { return Ok(Recorded::Superseded) };
+        // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
+        let mut late = false;
+        let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
+            Some(completed) => completed,
+            None => match complete(&mut tx, recording, evidence, CallState::Unknown).await? {
+                Some(completed) => {
+                    late = true;
+                    completed
+                }
+                None => return Ok(Recorded::Superseded),
+            },
+        };
+        rows::expect_entries(recording, devices)?;
+        let open: Vec<i64> = if late {
+            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(&call).fetch_all(&mut *tx).await?
+        } else {
+            rows::requests_of(recording)
+        };
+        let effects = Effects::of(&recording.entries, &open);
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let results = effects.results;
         if !results.request_id.is_empty() {
@@ -247,7 +252,7 @@ impl Store for SqliteStore {
             rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
         }
         tx.commit().await?;
-        Ok(Recorded::Done)
+        Ok(rows::recorded(recording.entries.len().saturating_sub(open.len())))
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
@@ -405,4 +410,27 @@ async fn tenant_effect(tx: &mut SqliteConnection, tenant: &str, effect: &TenantE
     };
     query.execute(tx).await?;
     Ok(())
+}
+
+/// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
+async fn complete(
+    tx: &mut SqliteConnection,
+    recording: &Recording,
+    evidence: &Evidence,
+    from: CallState,
+) -> Result<Option<(String, i32)>, StoreError> {
+    let completed = sqlx::query_as(sql::COMPLETE_CALL)
+        .bind(text(recording.call_id.0))
+        .bind(recording.state.as_str())
+        .bind(evidence.http_status.map(i32::from))
+        .bind(evidence.graph_request_id.as_deref().map(rows::storable))
+        .bind(evidence.graph_date.map(instant))
+        .bind(evidence.error_code.as_deref().map(rows::storable))
+        .bind(evidence.error_message.as_deref().map(rows::storable))
+        .bind(evidence.response_body.as_deref().map(rows::storable))
+        .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
+        .bind(from.as_str())
+        .fetch_optional(tx)
+        .await?;
+    Ok(completed)
 }

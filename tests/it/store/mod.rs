@@ -1,6 +1,7 @@
 //! What the store promises, on both databases, with the databases' own clients as producers and as the eyes.
 
 mod claim;
+mod doubts;
 mod intake;
 mod prepared;
 mod record;

@@ -152,16 +152,30 @@ on_both! {
 
     async fn a_record_that_names_an_entry_of_another_call_is_refused_as_a_whole(scratch: Scratch) {
         let db = Db::new(scratch).await;
-        db.ask(&[1]).await;
+        db.ask(&[1, 2]).await;
         let call = db.claim().await.remove(0).call_id;
-        db.ask(&[2]).await;
+        db.ask(&[3]).await;
         db.claim().await;
         let before = db.everything().await;
         for foreign in [ends(Bucket::Successful), try_again(HOUR), requeue(None), in_doubt()] {
-            let effects = [(1, ends(Bucket::Successful)), (2, foreign)];
+            let effects = [(1, ends(Bucket::Successful)), (3, foreign)];
             let refused = record(&*db.store, call, CallState::Answered, &effects, TenantEffect::Clear).await;
             assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
             assert_eq!(db.everything().await, before);
+        }
+    }
+
+    async fn a_record_that_leaves_an_entry_out_or_names_it_twice_is_refused_as_a_whole(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        db.ask(&[1, 2]).await;
+        let call = db.claim().await.remove(0).call_id;
+        let before = db.everything().await;
+        for effect in [ends(Bucket::Successful), try_again(HOUR), requeue(None), in_doubt()] {
+            for effects in [vec![], vec![(1, effect.clone())], vec![(1, effect.clone()), (1, effect.clone())]] {
+                let refused = record(&*db.store, call, CallState::Answered, &effects, TenantEffect::Clear).await;
+                assert!(refused.is_err(), "{effects:?}");
+                assert_eq!(db.everything().await, before);
+            }
         }
     }
 
