@@ -8,6 +8,7 @@ mod migrate;
 mod run;
 mod simulate;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -116,7 +117,6 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
 
 /// Writes to stdout. A closed pipe ends the output, and is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -127,6 +127,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("reprovisiond: {}", failure.message);
+    // Nobody may be reading: the exit code still says it.
+    let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
     ExitCode::from(failure.exit as u8)
 }

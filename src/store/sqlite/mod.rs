@@ -1,6 +1,6 @@
 //! The store on SQLite.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,19 +25,18 @@ use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 pub(super) mod sql;
+mod watch;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Entries promoted, or ended as expired, in one claim.
 const SWEEP: i64 = 1000;
 
-/// How often the file is asked whether another process has committed: half of it is the median pick-up time.
-const WATCH_INTERVAL: Duration = Duration::from_millis(20);
-
 pub(super) struct SqliteStore {
     /// One connection: SQLite has one writer, and here it waits in a queue of ours instead of SQLite's busy loop.
     writer: SqlitePool,
     reader: SqlitePool,
+    file: PathBuf,
 }
 
 impl SqliteStore {
@@ -66,7 +65,7 @@ impl SqliteStore {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         let reader = pool(2).connect_lazy_with(options.read_only(true));
-        Ok(Self { writer, reader })
+        Ok(Self { writer, reader, file: path.to_owned() })
     }
 
     /// A transaction that has the write lock from its start, so that it never fails half way for want of it.
@@ -314,16 +313,7 @@ impl Store for SqliteStore {
 
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
         let mut connection = self.reader.acquire().await?;
-        let mut seen: Option<i64> = None;
-        let mut tick = tokio::time::interval(WATCH_INTERVAL);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let version = sqlx::query_scalar(sql::DATA_VERSION).fetch_one(&mut *connection).await?;
-            if seen.replace(version) != Some(version) {
-                nudge.notify_one();
-            }
-        }
+        watch::watch(&mut connection, &self.file, &nudge).await
     }
 
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
