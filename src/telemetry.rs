@@ -9,8 +9,9 @@ use tracing_subscriber::fmt::format::FmtSpan;
 /// What it cannot make sense of is an error for the caller to show.
 pub fn init() -> Result<(), String> {
     let filter = match std::env::var("REPROVISIOND_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
-            .map_err(|error| format!("REPROVISIOND_LOG: {error}: write a level such as `info` or `reprovisiond=debug`"))?,
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
+            format!("REPROVISIOND_LOG: {error}: write a level such as `info` or `reprovisiond=debug`")
+        })?,
         _ => EnvFilter::new("info,sqlx=warn"),
     };
     let logs = tracing_subscriber::fmt()

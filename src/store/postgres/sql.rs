@@ -137,6 +137,7 @@ statements! {
              AS u (request_id, state, delay_ms, wait_reason, charge, max_batch)
         WHERE q.request_id = u.request_id AND q.call_id = $1 AND q.state IN ('sending', 'unknown')";
 
+    NOW = "SELECT now()";
     ENQUEUE = "
         INSERT INTO reprovision_requests (managed_device_id, tenant, requested_by, reason, external_id, priority, not_before,
                                           expires_at, force)
@@ -176,4 +177,11 @@ statements! {
           AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
           AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
         ORDER BY d.id LIMIT $10";
+    RESULTS_BEFORE = "
+        SELECT d.id FROM device_results d
+        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
+          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
+          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
+          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
+        ORDER BY d.id DESC LIMIT 1 OFFSET $10";
 }
