@@ -1,9 +1,15 @@
 //! The command line: one file a command.
 
 mod database;
+mod enqueue;
 mod failure;
 mod migrate;
+mod object;
+mod render;
+mod results;
 mod run;
+mod span;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,6 +74,9 @@ pub(crate) enum Output {
 enum Command {
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
+    Enqueue(Box<enqueue::EnqueueArgs>),
+    Status(status::StatusArgs),
+    Results(results::ResultsArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -97,6 +106,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
+        Command::Enqueue(args) => enqueue::run(&cli.global, args).await,
+        Command::Status(args) => status::run(&cli.global, args).await,
+        Command::Results(args) => results::run(&cli.global, args).await,
     }
 }
 
