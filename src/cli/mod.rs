@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+pub mod check_config;
 mod database;
 mod enqueue;
 mod failure;

@@ -1,7 +1,28 @@
 //! One checked configuration from a TOML file, `REPROVISIOND_*` variables and flags, in that order.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `keys` | the one table of keys: path, kind, range, default, meaning; everything else reads it |
+//! | `file`, `environment` | one layer each, laid over the layers before |
+//! | `load` | the layers in order, then what holds between keys |
+//! | `rules`, `tenant` | what holds between keys; a tenant as a whole, and its secret's file |
+//! | `diagnose` | a mistake: where, what, which rule, what to do |
+//!
+//! Nothing here asks the process for its environment except [`Sources::from_process`].
 
-mod stub;
-pub use stub::{Sources, load, load_database_url, load_tenant_names};
+mod database;
+mod diagnose;
+mod draft;
+mod duration;
+mod environment;
+mod file;
+mod keys;
+mod load;
+mod rules;
+mod sources;
+mod tenant;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +30,11 @@ use std::time::Duration;
 
 use url::Url;
 
+pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
+pub use self::diagnose::{Finding, Mistakes, Origin};
+pub use self::keys::reference;
+pub use self::load::{Effective, Loaded, load, load_database_url};
+pub use self::sources::Sources;
 use crate::domain::id::TenantName;
 
 /// Everything `run` needs, already checked: no later code has to doubt a value.
@@ -37,43 +63,6 @@ pub struct Config {
 pub struct Database {
     /// `sqlite:PATH` or `postgres://…`.
     pub url: DatabaseUrl,
-}
-
-/// A database URL that never prints a password.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The URL as it was given, password and all: for the driver, never for a message.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Which database it names.
-    pub fn kind(&self) -> DatabaseKind {
-        match self.0.strip_prefix("sqlite:") {
-            Some(path) => DatabaseKind::Sqlite { path: path.into() },
-            None => DatabaseKind::Postgres,
-        }
-    }
-}
-
-/// The two databases.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DatabaseKind {
-    /// A file.
-    Sqlite {
-        /// Where it is.
-        path: PathBuf,
-    },
-    /// A server.
-    Postgres,
-}
-
-impl std::fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DatabaseUrl(…)")
-    }
 }
 
 /// `[worker]`

@@ -1,0 +1,387 @@
+//! The one table of keys. Parsing, variables, defaults, "did you mean" and the reference all read it.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::database::DatabaseUrl;
+use super::diagnose::Complaint;
+use super::draft::{Slot, TenantDraft};
+use super::sources::PREFIX;
+use super::tenant::{self, Cloud};
+use super::{Action, Config, UnknownPolicy, duration};
+
+/// What stands for a tenant's name in the path of a key.
+pub(super) const TENANT_PREFIX: &str = "tenants.NAME.";
+
+/// One key.
+pub(super) struct Key {
+    /// `section.key`, or `tenants.NAME.key`.
+    pub(super) path: &'static str,
+    /// What values it takes and where they go.
+    pub(super) kind: Kind,
+    /// The value it has when no layer sets it, as a variable would write it.
+    pub(super) default: Option<&'static str>,
+    /// What it is, in a line.
+    pub(super) meaning: &'static str,
+}
+
+/// What values a key takes and where they go.
+pub(super) enum Kind {
+    /// A field of [`Config`].
+    Setting(Setting),
+    /// A field of a tenant.
+    Tenant(TenantField),
+}
+
+/// A field of [`Config`] with the values it may have, bounds included.
+pub(super) enum Setting {
+    Database(fn(&mut Config) -> &mut DatabaseUrl),
+    Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
+    Count(u32, u32, fn(&mut Config, u32)),
+    Factor(f64, f64, fn(&mut Config) -> &mut f64),
+    Switch(fn(&mut Config) -> &mut bool),
+    Word(&'static [(&'static str, fn(&mut Config))]),
+}
+
+/// A field of a tenant.
+pub(super) enum TenantField {
+    Cloud(fn(&mut TenantDraft) -> &mut Slot<Cloud>),
+    BaseUrl(fn(&mut TenantDraft) -> &mut Slot<Url>),
+    Directory(fn(&mut TenantDraft) -> &mut Slot<String>),
+    Application(fn(&mut TenantDraft) -> &mut Slot<String>),
+    SecretFile(fn(&mut TenantDraft) -> &mut Slot<String>),
+}
+
+const MS: Duration = Duration::from_millis(1);
+const S: Duration = Duration::from_secs(1);
+const MIN: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+const fn key(path: &'static str, default: &'static str, kind: Setting, meaning: &'static str) -> Key {
+    Key { path, kind: Kind::Setting(kind), default: Some(default), meaning }
+}
+
+const fn tenant_key(
+    path: &'static str,
+    default: Option<&'static str>,
+    kind: TenantField,
+    meaning: &'static str,
+) -> Key {
+    Key { path, kind: Kind::Tenant(kind), default, meaning }
+}
+
+const fn time(least: Duration, most: Duration, field: fn(&mut Config) -> &mut Duration) -> Setting {
+    Setting::Time(least, most, field)
+}
+
+/// Every key, in the order in which people meet them.
+pub(super) const KEYS: &[Key] = &[
+    key(
+        "database.url",
+        "sqlite:reprovisiond.db",
+        Setting::Database(|c| &mut c.database.url),
+        "Where the queue is: sqlite:PATH or postgres://USER@HOST/DATABASE",
+    ),
+    key(
+        "worker.poll_interval",
+        "30s",
+        time(MS.saturating_mul(100), HOUR, |c| &mut c.worker.poll_interval),
+        "The longest time between two looks at the queue; new requests wake the worker before",
+    ),
+    key(
+        "worker.max_calls_in_flight",
+        "4",
+        Setting::Count(1, 64, |c, n| c.worker.max_calls_in_flight = n as usize),
+        "Calls to Graph under way at once in this process",
+    ),
+    key(
+        "worker.drain_timeout",
+        "60s",
+        time(Duration::ZERO, HOUR, |c| &mut c.worker.drain_timeout),
+        "How long a stop waits for calls in flight; what has no answer by then is read back later",
+    ),
+    key(
+        "worker.lease",
+        "60s",
+        time(S.saturating_mul(2), HOUR, |c| &mut c.worker.lease),
+        "How long a worker that does not renew its heartbeat is still believed alive",
+    ),
+    key(
+        "worker.send_within",
+        "10s",
+        time(S, MIN.saturating_mul(10), |c| &mut c.worker.send_within),
+        "The oldest an intent may be when its call leaves; must be shorter than worker.lease",
+    ),
+    key(
+        "batch.max_devices",
+        "100",
+        Setting::Count(1, 1000, |c, n| c.batch.max_devices = n as usize),
+        "Devices in one call at most",
+    ),
+    key(
+        "batch.linger",
+        "0s",
+        time(Duration::ZERO, MIN.saturating_mul(10), |c| &mut c.batch.linger),
+        "How long a request may wait for its call to fill",
+    ),
+    key(
+        "graph.action",
+        "bulk-reprovision-cloud-pc",
+        Setting::Word(&[("bulk-reprovision-cloud-pc", |c| c.graph.action = Action::BulkReprovisionCloudPc)]),
+        "The Graph action that is called",
+    ),
+    key(
+        "graph.call_timeout",
+        "60s",
+        time(S, MIN.saturating_mul(10), |c| &mut c.graph.call_timeout),
+        "Time for a whole call, from connecting to the last byte; a call that takes longer is in doubt",
+    ),
+    key(
+        "retry.first_delay",
+        "2s",
+        time(MS.saturating_mul(100), HOUR, |c| &mut c.retry.first_delay),
+        "The cap of the first delay; the delay itself is drawn at random below it",
+    ),
+    key(
+        "retry.longest_delay",
+        "5m",
+        time(S, HOUR.saturating_mul(24), |c| &mut c.retry.longest_delay),
+        "The cap that delays never pass; at least retry.first_delay",
+    ),
+    key(
+        "retry.multiplier",
+        "2.0",
+        Setting::Factor(1.0, 10.0, |c| &mut c.retry.multiplier),
+        "Growth of the cap from one delay to the next",
+    ),
+    key(
+        "retry.max_attempts",
+        "3",
+        Setting::Count(1, 20, |c, n| c.retry.max_attempts = n),
+        "Attempts that a request may be charged with before it ends",
+    ),
+    key(
+        "retry.failed",
+        "false",
+        Setting::Switch(|c| &mut c.retry.failed),
+        "Whether a device that Graph lists as failed is tried again",
+    ),
+    key(
+        "retry.blocked_probe_interval",
+        "15m",
+        time(S, HOUR.saturating_mul(24), |c| &mut c.retry.blocked_probe_interval),
+        "How often a tenant that refuses us is probed with one small call",
+    ),
+    key(
+        "reconcile.unknown_policy",
+        "read-back",
+        Setting::Word(&[
+            ("read-back", |c| c.reconcile.unknown_policy = UnknownPolicy::ReadBack),
+            ("hold", |c| c.reconcile.unknown_policy = UnknownPolicy::Hold),
+        ]),
+        "Whether a doubt is settled by reading back or held for a person",
+    ),
+    key(
+        "reconcile.first_after",
+        "1m",
+        time(Duration::ZERO, HOUR.saturating_mul(24), |c| &mut c.reconcile.first_after),
+        "Graph needs time to show an action: a doubt is not read back before",
+    ),
+    key(
+        "reconcile.settle_after",
+        "15m",
+        time(S, HOUR.saturating_mul(168), |c| &mut c.reconcile.settle_after),
+        "A reprovision that does not show by then did not happen and is sent again; longer than reconcile.first_after",
+    ),
+    key(
+        "reconcile.give_up_after",
+        "2h",
+        time(S, HOUR.saturating_mul(720), |c| &mut c.reconcile.give_up_after),
+        "A doubt that could not be read by then is held for a person; longer than reconcile.settle_after",
+    ),
+    key(
+        "reconcile.clock_margin",
+        "2m",
+        time(Duration::ZERO, HOUR, |c| &mut c.reconcile.clock_margin),
+        "How far Graph's clock may be from the database's",
+    ),
+    key(
+        "limits.open_doubts",
+        "2",
+        Setting::Count(1, 100, |c, n| c.limits.open_doubts = n),
+        "Calls of one tenant that may be in doubt before no new one is made",
+    ),
+    tenant_key(
+        "tenants.NAME.cloud",
+        Some("global"),
+        TenantField::Cloud(|t| &mut t.cloud),
+        "Which Microsoft cloud the tenant is in; custom takes the two URLs from here",
+    ),
+    tenant_key(
+        "tenants.NAME.graph_url",
+        None,
+        TenantField::BaseUrl(|t| &mut t.graph_url),
+        "Base URL of Graph, without a version; only with cloud = \"custom\"",
+    ),
+    tenant_key(
+        "tenants.NAME.authority_url",
+        None,
+        TenantField::BaseUrl(|t| &mut t.authority_url),
+        "Base URL of Entra ID; only with cloud = \"custom\"",
+    ),
+    tenant_key(
+        "tenants.NAME.tenant_id",
+        None,
+        TenantField::Directory(|t| &mut t.tenant_id),
+        "Directory (tenant) ID, or a domain verified in that directory",
+    ),
+    tenant_key(
+        "tenants.NAME.client_id",
+        None,
+        TenantField::Application(|t| &mut t.client_id),
+        "Application (client) ID of the app registration",
+    ),
+    tenant_key(
+        "tenants.NAME.client_secret_file",
+        None,
+        TenantField::SecretFile(|t| &mut t.client_secret_file),
+        "The file that holds the client secret; relative to this file, or $CREDENTIALS_DIRECTORY/NAME",
+    ),
+];
+
+impl Key {
+    /// `key` of `section.key`.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// `section` of `section.key`; `None` for a key of a tenant.
+    pub(super) fn section(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Setting(_) => self.path.split('.').next(),
+            Kind::Tenant(_) => None,
+        }
+    }
+
+    /// The variable that sets it; of a tenant's key with `NAME` in the tenant's place.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.path.to_uppercase().replace('.', "_"))
+    }
+
+    /// What values it takes.
+    pub(super) fn takes(&self) -> String {
+        match &self.kind {
+            Kind::Setting(setting) => setting.takes(),
+            Kind::Tenant(TenantField::Cloud(_)) => one_of(tenant::CLOUDS.iter().map(|(word, _)| *word)),
+            Kind::Tenant(TenantField::BaseUrl(_)) => "an https URL; http on this host only".to_owned(),
+            Kind::Tenant(TenantField::Directory(_)) => "a GUID or a domain".to_owned(),
+            Kind::Tenant(TenantField::Application(_)) => "a GUID".to_owned(),
+            Kind::Tenant(TenantField::SecretFile(_)) => "a path".to_owned(),
+        }
+    }
+}
+
+impl Setting {
+    fn takes(&self) -> String {
+        match self {
+            Self::Database(_) => "sqlite:PATH or postgres://…".to_owned(),
+            Self::Time(least, most, _) => {
+                format!("a duration from {} to {}", duration::show(*least), duration::show(*most))
+            }
+            Self::Count(least, most, _) => format!("a whole number from {least} to {most}"),
+            Self::Factor(least, most, _) => format!("a number from {least:.1} to {most:.1}"),
+            Self::Switch(_) => "true or false".to_owned(),
+            Self::Word(words) => one_of(words.iter().map(|(word, _)| *word)),
+        }
+    }
+
+    /// Sets the field from a text and returns the value as it may be shown; a text that breaks the rule sets nothing.
+    pub(super) fn apply(&self, config: &mut Config, text: &str) -> Result<String, Complaint> {
+        let out_of_range = || Complaint::new("out of range", format!("write {}", self.takes()));
+        match self {
+            Self::Database(field) => {
+                let url = DatabaseUrl::parse(text).map_err(|why| {
+                    Complaint::new(
+                        why,
+                        "write sqlite:PATH with a file on a local disk, or postgres://USER@HOST/DATABASE",
+                    )
+                })?;
+                let shown = url.to_string();
+                *field(config) = url;
+                Ok(shown)
+            }
+            Self::Time(least, most, field) => {
+                let time = duration::parse(text).map_err(|why| match why {
+                    duration::NotADuration::NoUnit => Complaint::new(why, format!("write \"{text}s\" for seconds")),
+                    duration::NotADuration::TooLong => out_of_range(),
+                    _ => Complaint::new(why, "write whole numbers with the units h, m, s or ms, such as \"1m30s\""),
+                })?;
+                if !(*least..=*most).contains(&time) {
+                    return Err(out_of_range());
+                }
+                *field(config) = time;
+                Ok(duration::show(time))
+            }
+            Self::Count(least, most, set) => {
+                let not_whole = || Complaint::new("not a whole number", format!("write {}", self.takes()));
+                let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                    return Err(not_whole());
+                }
+                let count = text.parse().ok().filter(|n| (*least..=*most).contains(n)).ok_or_else(out_of_range)?;
+                set(config, count);
+                Ok(count.to_string())
+            }
+            Self::Factor(least, most, field) => {
+                let factor: f64 =
+                    text.parse().map_err(|_| Complaint::new("not a number", format!("write {}", self.takes())))?;
+                if !(*least..=*most).contains(&factor) {
+                    return Err(out_of_range());
+                }
+                *field(config) = factor;
+                Ok(format!("{factor:?}"))
+            }
+            Self::Switch(field) => {
+                let switch = text
+                    .parse()
+                    .map_err(|_| Complaint::new("neither true nor false", "write true or false, in lower case"))?;
+                *field(config) = switch;
+                Ok(text.to_owned())
+            }
+            Self::Word(words) => {
+                let chosen = words.iter().find(|(word, _)| *word == text);
+                let (word, set) =
+                    chosen.ok_or_else(|| not_among(text, words.iter().map(|(word, _)| *word).collect()))?;
+                set(config);
+                Ok((*word).to_owned())
+            }
+        }
+    }
+}
+
+/// The complaint about a word that is none of these.
+pub(super) fn not_among(text: &str, words: Vec<&'static str>) -> Complaint {
+    let remedy = match super::diagnose::nearest(text, words.iter().copied()) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!("write {}", one_of(words.iter().copied())),
+    };
+    Complaint::new("not a known word", remedy)
+}
+
+fn one_of(words: impl Iterator<Item = &'static str>) -> String {
+    let words: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
+    words.join(" or ")
+}
+
+/// Every key with its variable, its values, its default and its meaning, for people.
+pub fn reference() -> String {
+    KEYS.iter()
+        .map(|key| {
+            let default = key.default.map_or_else(|| "none".to_owned(), ToOwned::to_owned);
+            let (path, variable, takes, meaning) = (key.path, key.variable(), key.takes(), key.meaning);
+            format!("{path}\n  {meaning}.\n  takes:    {takes}\n  default:  {default}\n  variable: {variable}\n")
+        })
+        .collect::<Vec<_>>()
+        .join("\n")
+}

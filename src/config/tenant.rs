@@ -1,0 +1,353 @@
+//! `[tenants.NAME]`: its clouds and URLs, its identifiers, the file of its secret, and the tenant as a whole.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use url::{Host, Url};
+use uuid::Uuid;
+
+use super::diagnose::{About, Complaint, Origin, looks_like_a_secret};
+use super::draft::{Draft, Slot, TenantDraft};
+use super::keys::not_among;
+use super::load::Effective;
+use super::sources::CREDENTIALS_DIRECTORY;
+use super::{Config, Tenant};
+use crate::domain::id::TenantName;
+use crate::domain::printable::printable;
+
+/// A cloud's Graph and its Entra ID authority; `None` where the configuration gives them.
+pub(super) type Cloud = (&'static str, Option<(&'static str, &'static str)>);
+
+/// The national deployments as Microsoft's page of that name lists them.
+pub(super) const CLOUDS: [Cloud; 5] = [
+    ("global", Some(("https://graph.microsoft.com", "https://login.microsoftonline.com"))),
+    ("us-gov-l4", Some(("https://graph.microsoft.us", "https://login.microsoftonline.us"))),
+    ("us-gov-l5", Some(("https://dod-graph.microsoft.us", "https://login.microsoftonline.us"))),
+    ("china", Some(("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"))),
+    ("custom", None),
+];
+
+/// What a first tenant looks like.
+const MINIMAL: &str = "add one to the configuration file:
+  [tenants.contoso]
+  tenant_id = \"DIRECTORY-ID-OR-DOMAIN\"
+  client_id = \"APPLICATION-ID\"
+  client_secret_file = \"contoso.secret\"";
+
+/// A client secret has some 40 characters; what is longer than this is another file.
+const LONGEST_SECRET_BYTES: u64 = 16 * 1024;
+
+pub(super) fn cloud(text: &str) -> Result<Cloud, Complaint> {
+    CLOUDS
+        .into_iter()
+        .find(|(word, _)| *word == text)
+        .ok_or_else(|| not_among(text, CLOUDS.iter().map(|(word, _)| *word).collect()))
+}
+
+/// A base URL that ends in '/', so that a path can be joined to it.
+pub(super) fn base_url(text: &str) -> Result<Url, Complaint> {
+    let refuse = |rule: &str, remedy: &str| Err(Complaint::new(rule, remedy));
+    let example = "write it as https://HOST, or https://HOST/PATH";
+    let Ok(mut url) = Url::parse(text) else { return refuse("not a URL", example) };
+    let local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if local => {}
+        "http" => {
+            return refuse(
+                "tokens and wipes must not travel unencrypted",
+                "write https://; plain http is for 127.0.0.0/8, ::1 and localhost only",
+            );
+        }
+        _ => return refuse("not an https URL", example),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return refuse("must hold no user name or password", "remove what stands before the '@'");
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return refuse("must hold no query and no fragment", "remove what follows the '?' or '#'");
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    if path.ends_with("/v1.0") || path.ends_with("/beta") {
+        return refuse("must hold no Graph version", "remove the version; each call adds its own");
+    }
+    url.set_path(&format!("{path}/"));
+    Ok(url)
+}
+
+pub(super) fn directory(text: &str) -> Result<String, Complaint> {
+    if let Some(id) = guid(text) {
+        return id;
+    }
+    if ["common", "organizations", "consumers"].contains(&text.to_ascii_lowercase().as_str()) {
+        return Err(Complaint::new(
+            "stands for many directories; a daemon signs in to one",
+            "write the directory (tenant) ID that Entra ID shows, or a domain verified in it",
+        ));
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    let last_is_a_name = text.rsplit('.').next().is_some_and(|last| last.bytes().any(|b| b.is_ascii_alphabetic()));
+    if text.len() <= 253 && text.contains('.') && text.split('.').all(label) && last_is_a_name {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err(Complaint::new(
+            "neither a GUID nor a domain",
+            "write the directory (tenant) ID that Entra ID shows, or a domain verified in it",
+        ))
+    }
+}
+
+pub(super) fn application(text: &str) -> Result<String, Complaint> {
+    guid(text).unwrap_or_else(|| {
+        Err(Complaint::new("not a GUID", "write the application (client) ID that the app registration shows"))
+    })
+}
+
+/// `None` if it has not the form of a GUID.
+fn guid(text: &str) -> Option<Result<String, Complaint>> {
+    let id = Uuid::try_parse(text).ok().filter(|_| text.len() == 36)?;
+    Some(if id.is_nil() {
+        Err(Complaint::new("the GUID of zeros stands for none", "write the ID that Entra ID shows"))
+    } else {
+        Ok(id.as_hyphenated().to_string())
+    })
+}
+
+pub(super) fn secret_path(text: &str) -> Result<String, Complaint> {
+    if text.is_empty() || text.contains('\0') {
+        return Err(Complaint::new("not a path", "write the path of the file that holds the secret"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Makes the tenants of the draft whole, or says what is missing; returns what is in force, for the reader.
+pub(super) fn settle(draft: &mut Draft, env: &BTreeMap<String, OsString>, file: Origin) -> Vec<Effective> {
+    let drafts = std::mem::take(&mut draft.tenants);
+    let concerns_tenants = |about| matches!(about, About::Key(path) if path.starts_with("tenants"));
+    let already_reported = draft.mistakes.iter().any(|m| m.about == About::Layer || concerns_tenants(m.about));
+    if drafts.is_empty() && !already_reported {
+        draft.mistake(file, About::Key("tenants"), "no tenant is configured", MINIMAL);
+    }
+    let names: Vec<String> = drafts.keys().map(ToString::to_string).collect();
+    let mut effective = Vec::new();
+    for (name, tenant) in drafts {
+        complete(draft, env, &names, name, tenant, &mut effective);
+    }
+    warn_of_twins(draft);
+    effective
+}
+
+fn complete(
+    draft: &mut Draft,
+    env: &BTreeMap<String, OsString>,
+    names: &[String],
+    name: TenantName,
+    tenant: TenantDraft,
+    effective: &mut Vec<Effective>,
+) {
+    let declared = tenant.declared.clone();
+    // A variable declares a tenant that the file does not have; a misspelt name looks just like that.
+    let meant = match &declared {
+        Origin::Variable(_) => {
+            let others = names.iter().map(String::as_str).filter(|other| *other != name.as_str());
+            super::diagnose::nearest(name.as_str(), others).map(|near| format!("; or did you mean the tenant {near}?"))
+        }
+        _ => None,
+    };
+    let missing = |draft: &mut Draft, key: &str, example: &str| {
+        let what = format!("tenants.{name} has no {key}");
+        let remedy = format!("add {key} = \"{example}\"{}", meant.as_deref().unwrap_or_default());
+        draft.mistake(declared.clone(), About::Key("tenants"), what, remedy);
+    };
+    let urls = urls(draft, &name, &tenant, &missing);
+    let mut required = |slot: Slot<String>, key: &str, example: &str| match slot {
+        Slot::Given(value, origin) => Some((value, origin)),
+        Slot::Faulty => None,
+        Slot::Absent => {
+            missing(draft, key, example);
+            None
+        }
+    };
+    let tenant_id = required(tenant.tenant_id, "tenant_id", "DIRECTORY-ID-OR-DOMAIN");
+    let client_id = required(tenant.client_id, "client_id", "APPLICATION-ID");
+    let written = required(tenant.client_secret_file, "client_secret_file", "PATH");
+    let secret = written.and_then(|(written, origin)| {
+        let path = secret_file(draft, env, &name, &written, &origin)?;
+        Some((path, origin))
+    });
+    let (Some((word, graph_url, authority_url)), Some(tenant_id), Some(client_id), Some(secret)) =
+        (urls, tenant_id, client_id, secret)
+    else {
+        return;
+    };
+    let mut show = |key: &str, value: &str, origin: &Origin| {
+        let value = printable(value, 4096).to_string();
+        effective.push(Effective { key: format!("tenants.{name}.{key}"), value, origin: origin.clone() });
+    };
+    show("cloud", word.0, &word.1);
+    show("graph_url", graph_url.0.as_str(), &graph_url.1);
+    show("authority_url", authority_url.0.as_str(), &authority_url.1);
+    show("tenant_id", &tenant_id.0, &tenant_id.1);
+    show("client_id", &client_id.0, &client_id.1);
+    show("client_secret_file", &secret.0.to_string_lossy(), &secret.1);
+    let tenant = Tenant {
+        graph_url: graph_url.0,
+        authority_url: authority_url.0,
+        tenant_id: tenant_id.0,
+        client_id: client_id.0,
+        client_secret_file: secret.0,
+    };
+    draft.config.tenants.insert(name, tenant);
+}
+
+type Sited<T> = (T, Origin);
+
+/// The cloud's word and its two URLs, or the mistakes that leave them unknown.
+fn urls(
+    draft: &mut Draft,
+    name: &TenantName,
+    tenant: &TenantDraft,
+    missing: &impl Fn(&mut Draft, &str, &str),
+) -> Option<(Sited<&'static str>, Sited<Url>, Sited<Url>)> {
+    let ((word, fixed), origin) = match &tenant.cloud {
+        Slot::Given(cloud, origin) => (*cloud, origin.clone()),
+        Slot::Absent => (CLOUDS[0], Origin::Default),
+        Slot::Faulty => return None,
+    };
+    let slots = [("graph_url", &tenant.graph_url), ("authority_url", &tenant.authority_url)];
+    let Some((graph, authority)) = fixed else {
+        for (key, slot) in slots {
+            if matches!(slot, Slot::Absent) {
+                missing(draft, key, "https://HOST");
+            }
+        }
+        return match (&tenant.graph_url, &tenant.authority_url) {
+            (Slot::Given(graph, from), Slot::Given(authority, also_from)) => {
+                Some(((word, origin), (graph.clone(), from.clone()), (authority.clone(), also_from.clone())))
+            }
+            _ => None,
+        };
+    };
+    let mut clean = true;
+    for (key, slot) in slots {
+        if let Slot::Given(_, given_at) = slot {
+            clean = false;
+            let what = format!("tenants.{name}.{key}: the cloud \"{word}\" gives this URL");
+            let remedy = format!("remove {key}, or write cloud = \"custom\" and both URLs");
+            draft.mistake(given_at.clone(), About::Key("tenants"), what, remedy);
+        }
+    }
+    let (graph, authority) = (Url::parse(graph).ok()?, Url::parse(authority).ok()?);
+    clean.then(|| ((word, origin.clone()), (graph, origin.clone()), (authority, origin)))
+}
+
+/// The file's path, once it is known to hold something that can be read.
+fn secret_file(
+    draft: &mut Draft,
+    env: &BTreeMap<String, OsString>,
+    name: &TenantName,
+    written: &str,
+    origin: &Origin,
+) -> Option<PathBuf> {
+    let key = format!("tenants.{name}.client_secret_file");
+    let in_credentials = ["$CREDENTIALS_DIRECTORY/", "${CREDENTIALS_DIRECTORY}/"];
+    let path = match in_credentials.iter().find_map(|prefix| written.strip_prefix(prefix)) {
+        Some(rest) => {
+            let Some(directory) = env.get(CREDENTIALS_DIRECTORY).filter(|value| !value.is_empty()) else {
+                let what = format!("{key}: $CREDENTIALS_DIRECTORY is not set");
+                let remedy = "start the daemon by a systemd unit with LoadCredential=, or write a path";
+                draft.mistake(origin.clone(), About::Key("tenants"), what, remedy);
+                return None;
+            };
+            Path::new(directory).join(rest)
+        }
+        None if written.starts_with('$') => {
+            let what = format!("{key}: only a leading $CREDENTIALS_DIRECTORY/ is replaced, no other variable");
+            draft.mistake(origin.clone(), About::Key("tenants"), what, "write the path itself");
+            return None;
+        }
+        None => draft.directory.join(written),
+    };
+    // Somebody may have pasted the secret itself here.
+    let shown = if looks_like_a_secret(written) {
+        "(path not shown: it could be the secret itself)".to_owned()
+    } else {
+        printable(&path.to_string_lossy(), 4096).to_string()
+    };
+    match look_into(&path) {
+        Ok(others_may_read) => {
+            if others_may_read {
+                let what = format!("{key}: {shown} can be read or changed by every user of this host");
+                draft.warn(origin.clone(), what, "take that away: chmod o-rwx FILE");
+            }
+            Some(path)
+        }
+        Err(why) => {
+            let what = format!("{key}: {shown}: {why}");
+            let remedy = "write the secret to that file, readable by the daemon's user alone";
+            draft.mistake(origin.clone(), About::Key("tenants"), what, remedy);
+            None
+        }
+    }
+}
+
+/// Whether every user may get at the file; or why it is no secret's file.
+fn look_into(path: &Path) -> Result<bool, String> {
+    let unreadable = |why: std::io::Error| match why.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "cannot be read: permission denied".to_owned(),
+        _ => format!("cannot be read: {why}"),
+    };
+    // Before it is opened: opening a pipe would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err("is not a file".to_owned());
+    }
+    if metadata.len() > LONGEST_SECRET_BYTES {
+        return Err(format!("is longer than {LONGEST_SECRET_BYTES} bytes, which no client secret is"));
+    }
+    let mut content = Vec::new();
+    File::open(path).and_then(|file| file.take(LONGEST_SECRET_BYTES).read_to_end(&mut content)).map_err(unreadable)?;
+    if content.iter().all(u8::is_ascii_whitespace) {
+        return Err("is empty".to_owned());
+    }
+    Ok(open_to_others(&metadata))
+}
+
+#[cfg(unix)]
+pub(super) fn open_to_others(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o007 != 0
+}
+
+#[cfg(not(unix))]
+pub(super) fn open_to_others(_: &std::fs::Metadata) -> bool {
+    false
+}
+
+/// Two names for one directory: its throttling and limits would be counted twice.
+fn warn_of_twins(draft: &mut Draft) {
+    let Config { tenants, .. } = &draft.config;
+    let mut twins = Vec::new();
+    let mut seen: BTreeMap<(&str, &str), &TenantName> = BTreeMap::new();
+    for (name, tenant) in tenants {
+        if let Some(first) = seen.insert((tenant.graph_url.as_str(), &tenant.tenant_id), name) {
+            twins.push(format!("tenants.{first} and tenants.{name} are the same directory"));
+        }
+    }
+    for what in twins {
+        draft.warn(Origin::Default, what, "their limits and waiting times are counted apart; give both one name");
+    }
+}
