@@ -20,6 +20,7 @@ mod keys;
 mod load;
 mod rules;
 mod sources;
+mod temp;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,8 @@ pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::reference;
 pub use self::load::{Effective, Loaded, load, load_database_url};
+pub use self::temp::load_tenant_names;
+
 pub use self::sources::Sources;
 use crate::domain::id::TenantName;
 
