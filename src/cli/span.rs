@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_span_is_a_number_and_a_unit() {
         assert_eq!(parse("2s"), Ok(Duration::from_secs(2)));
-        assert_eq!(parse("7d"), Ok(Duration::from_secs(604_800)));
+        assert_eq!(parse("2h"), Ok(Duration::from_hours(2)));
         for text in ["", "2", "s", "-2s", "2 s", "1.5h", "2y", "99999999999999999999s", "9999999999999999999w"] {
             assert!(parse(text).is_err(), "{text:?}");
         }

@@ -15,6 +15,9 @@ use crate::store::NewRequest;
 /// Mistakes that are shown; the others are counted.
 const SHOWN: usize = 20;
 
+/// The input that is the command line itself; its places are counted, not its lines.
+pub(super) const ARGUMENTS: &str = "DEVICE_ID";
+
 /// The columns of the contract that a producer may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Column {
@@ -63,8 +66,9 @@ fn did_you_mean(name: &str, known: &[&str]) -> String {
     // Case and separators are what people vary: DeviceId, managed-device-id.
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let nearness = |candidate: &str| strsim::jaro_winkler(&bare(name), &bare(candidate));
-    match known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b))) {
-        Some(nearest) if nearness(nearest) > 0.75 => format!(": did you mean `{nearest}`?"),
+    let part = known.iter().find(|candidate| bare(name).len() > 3 && bare(candidate).contains(&bare(name)));
+    match part.or_else(|| known.iter().max_by(|a, b| nearness(a).total_cmp(&nearness(b)))) {
+        Some(nearest) if part.is_some() || nearness(nearest) > 0.75 => format!(": did you mean `{nearest}`?"),
         _ => format!(": known are {}", known.join(", ")),
     }
 }
@@ -122,7 +126,8 @@ impl Intake {
     /// Notes what is wrong at a line.
     pub(super) fn mistake(&mut self, line: u64, what: impl fmt::Display) {
         if self.mistakes.len() < SHOWN {
-            self.mistakes.push(format!("{}:{line}: {what}", self.source));
+            let parted = if self.source == ARGUMENTS { ' ' } else { ':' };
+            self.mistakes.push(format!("{}{parted}{line}: {what}", self.source));
         } else {
             self.more += 1;
         }
@@ -156,7 +161,7 @@ impl Intake {
                 unknown.mistake(
                     *line,
                     format_args!(
-                        "tenant: `{tenant}` is not a configured tenant{}; add [tenants.{tenant}] to the configuration and run `reprovisiond migrate`, or correct the name",
+                        "tenant: `{tenant}` is not a configured tenant{} (to add it: [tenants.{tenant}] in the configuration, then `reprovisiond migrate`)",
                         did_you_mean(tenant, known)
                     ),
                 );
@@ -255,7 +260,7 @@ impl Intake {
 
     /// What a place in this input is called.
     fn word(&self) -> &'static str {
-        if self.source == "DEVICE_ID" { "place" } else { "line" }
+        if self.source == ARGUMENTS { "place" } else { "line" }
     }
 }
 

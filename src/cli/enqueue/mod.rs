@@ -113,7 +113,7 @@ impl EnqueueArgs {
                 "--external-id names one request: give one DEVICE_ID, or a file with a column external_id",
             ));
         }
-        let mut intake = Intake::new("DEVICE_ID", defaults);
+        let mut intake = Intake::new(check::ARGUMENTS, defaults);
         for (place, device) in (1..).zip(&self.devices) {
             let mut cells = Cells::default();
             cells.set(Column::ManagedDeviceId, device);

@@ -89,10 +89,12 @@ fn csv(input: &mut dyn BufRead, intake: &mut Intake) -> io::Result<()> {
 
     let mut record = csv::ByteRecord::new();
     let mut columns = None;
-    let mut last = 1;
+    let mut last = 0;
     while reader.read_byte_record(&mut record)? {
         let end = reader.position().byte().saturating_sub(1);
-        last = reader.get_mut().line_at(end).saturating_sub(breaks_within(&record));
+        let line = reader.get_mut().line_at(end).saturating_sub(breaks_within(&record));
+        // A cell that is never closed ends with the file's last line break instead of before it.
+        last = line.max(last + 1);
         match &columns {
             None => match header_columns(&record, intake) {
                 Some(found) => columns = Some(found),
