@@ -47,12 +47,13 @@ const COLUMNS: &[&str] = &[
   reprovisiond results --output csv > results.csv                all of them
   reprovisiond results --tenant contoso --since 2026-01-01T00:00:00Z --output ndjson
 
-The oldest comes first. A result is the final one of its request; --all-attempts also shows the attempts before it. For
-a question to Microsoft's support, call_id is what was sent as client-request-id and graph_request_id is Graph's own.
+The oldest comes first. A result is the final one of its request; --all-attempts also shows the
+attempts before it. For a question to Microsoft's support, call_id is what was sent as
+client-request-id and graph_request_id is Graph's own.
 
-JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has an apostrophe put
-before it, so that no spreadsheet runs it as a formula; JSON has every text as it is. A table shows control characters as
-escapes and cuts long texts.")]
+JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has
+an apostrophe put before it, so that no spreadsheet runs it as a formula; JSON has every text as it
+is. A table shows control characters as escapes and cuts long texts.")]
 pub(crate) struct ResultsArgs {
     /// Of this tenant
     #[arg(long, value_name = "NAME")]

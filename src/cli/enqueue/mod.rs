@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::render::{self, Format, Rows, Stop};
@@ -18,25 +18,30 @@ use check::{Cells, Column, Intake};
 
 /// Ask for devices to be reprovisioned
 #[derive(Debug, Args)]
-#[command(before_help = "Examples:
+#[command(
+    group = ArgGroup::new("input").required(true).args(["devices", "from"]),
+    before_help = "Examples:
   reprovisiond enqueue 30d0e128-de93-41dc-89ec-33d84bb662a0 --reason 'ticket 4711'
   reprovisiond enqueue --from devices.csv --tenant contoso --priority 10
+  reprovisiond enqueue --from devices.csv --not-before 2026-01-31T22:00:00Z
   reprovisiond enqueue --from - --format ndjson < devices.ndjson
-  reprovisiond enqueue --from devices.csv --not-before 2026-01-31T22:00:00Z --expires-at 2026-02-01T04:00:00Z
 
-A CSV file begins with a line of column names, in any order: managed_device_id, and, if wanted, tenant, requested_by,
-reason, external_id, priority, not_before, expires_at, force. Cells are parted by comma, semicolon or tab, whichever the
-first line has. NDJSON is one object a line with the same names as keys. An option gives the value for every row that
-has none of its own; an empty cell is none.
+A CSV file begins with a line of column names, in any order: managed_device_id, and, if wanted,
+tenant, requested_by, reason, external_id, priority, not_before, expires_at, force. Cells are parted
+by comma, semicolon or tab, whichever the first line has. NDJSON is one object a line with the same
+names as keys. An option gives the value for every row that has none of its own; an empty cell is
+none.
 
-It is all or nothing: every mistake is reported with its line, and while there is one, nothing is queued. An external_id
-is unique within its tenant, so that running the same file again queues nothing twice.
+It is all or nothing: every mistake is reported with its line, and while there is one, nothing is
+queued. An external_id is unique within its tenant, so that running the same file again queues
+nothing twice.
 
-Reprovisioning wipes a Cloud PC. A device that stands twice in one file is taken for a mistake, unless the two have
-different not_before.")]
+Reprovisioning wipes a Cloud PC. A device that stands twice in one file is taken for a mistake,
+unless the two have different not_before."
+)]
 pub(crate) struct EnqueueArgs {
     /// Intune managed device IDs
-    #[arg(value_name = "DEVICE_ID", conflicts_with = "from", required_unless_present = "from")]
+    #[arg(value_name = "DEVICE_ID", conflicts_with = "from")]
     devices: Vec<String>,
     /// Read the requests from this file; - is standard input
     #[arg(long, value_name = "FILE")]
@@ -170,7 +175,7 @@ fn report(output: Output, enqueued: Enqueued) -> Result<(), Stop> {
             // One thing, not a list of one.
             return Ok(render::write(
                 &mut out,
-                &format!("{}\n", serde_json::to_string(&enqueued).unwrap_or_default()),
+                &format!("{}\n", serde_json::to_string(&enqueued).map_err(std::io::Error::from)?),
             )?);
         }
         Output::Ndjson => Format::Ndjson,

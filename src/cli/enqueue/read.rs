@@ -257,7 +257,10 @@ fn ndjson_row(line: u64, text: &[u8], intake: &mut Intake) {
             let said = error.to_string();
             // Its "line 1" is the line of this object, not of the file.
             let said = said.split(" at line ").next().unwrap_or_default();
-            return intake.mistake(line, format_args!("not a JSON object, at column {}: {said}", error.column()));
+            return match error.column() {
+                0 => intake.mistake(line, format_args!("not a JSON object: {said}")),
+                column => intake.mistake(line, format_args!("not a JSON object, at column {column}: {said}")),
+            };
         }
     };
     let mut texts: Vec<(Column, Cow<'_, str>)> = Vec::with_capacity(fields.len());

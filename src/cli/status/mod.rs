@@ -24,8 +24,9 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
   reprovisiond status --output json | jq .needs
   reprovisiond status --watch --interval 1m --output ndjson >> status.ndjson
 
-The first line says whether anything needs you. Per tenant: requests that are ready, that wait for a time, whose call is
-under way (sending), that are in doubt (unknown) or wait for a person (held), and the final results by bucket.
+The first line says whether anything needs you. Per tenant: requests that are ready, that wait for
+a time, whose call is under way (sending), that are in doubt (unknown) or wait for a person (held),
+and the final results by bucket.
 
 JSON is one document and NDJSON the same on one line; CSV has a line a tenant.")]
 pub(crate) struct StatusArgs {

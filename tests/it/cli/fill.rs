@@ -39,9 +39,10 @@ impl Filled {
         Self { store, worker }
     }
 
-    /// Queues `count` devices for a tenant.
-    pub(crate) async fn enqueue(&self, tenant: &str, count: usize) {
-        let requests: Vec<NewRequest> = (0..count)
+    /// Queues devices for a tenant; the first of all has a hostile reason.
+    pub(crate) async fn enqueue(&self, tenant: &str, devices: std::ops::Range<usize>) {
+        let count = devices.len() as u64;
+        let requests: Vec<NewRequest> = devices
             .map(|n| NewRequest {
                 managed_device_id: device(n),
                 tenant: Some(tenant.to_owned()),
@@ -50,10 +51,10 @@ impl Filled {
                 ..NewRequest::default()
             })
             .collect();
-        assert_eq!(self.store.enqueue(&requests).await.unwrap().inserted, count as u64);
+        assert_eq!(self.store.enqueue(&requests).await.unwrap().inserted, count);
     }
 
-    /// One call with every entry of a tenant that may go, ended by what `effect` says of each.
+    /// One call with the entries of a tenant that may go, at most 500, ended by what `effect` says of each.
     pub(crate) async fn call(
         &self,
         tenant: &str,
@@ -62,7 +63,7 @@ impl Filled {
         effect: impl Fn(usize) -> EntryEffect,
     ) {
         let name: TenantName = tenant.parse().unwrap();
-        let claim = Claim { tenant: &name, worker: self.worker, action: "bulk-reprovision-cloud-pc", fetch: 10_000 };
+        let claim = Claim { tenant: &name, worker: self.worker, action: "bulk-reprovision-cloud-pc", fetch: 500 };
         let decide = |snapshot: reprovisiond::domain::plan::Snapshot| Decision {
             intents: vec![Intent { call_id: CallId::fresh(), entries: snapshot.entries, digest: "0".repeat(64) }],
             ..Decision::default()

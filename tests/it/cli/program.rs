@@ -98,7 +98,8 @@ macro_rules! check {
         insta::with_settings!({ filters => vec![
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "[time]"),
             (r"0[0-9a-f]{7}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}", "[call or worker id, 36 characters..]"),
-            (r"\b\d+ s\b *", "[n s] "),
+            (r"\b\d+ s( ago)?  +", "[n s]$1  "),
+            (r"\b\d+ s\b", "[n s]"),
             (r"(?:sqlite|postgres)\S+: ", "[database]: "),
         ]}, {
             // Both databases say the same.

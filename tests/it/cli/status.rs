@@ -11,22 +11,162 @@ use crate::support::on_both;
 
 #[test]
 fn help_begins_with_examples() {
-    check!(plain(&["status", "--help"]), @"");
+    check!(plain(&["status", "--help"]), @r#"
+    Examples:
+      reprovisiond status
+      reprovisiond status --watch                     again every [n s], until Ctrl-C
+      reprovisiond status --output json | jq .needs
+      reprovisiond status --watch --interval 1m --output ndjson >> status.ndjson
+
+    The first line says whether anything needs you. Per tenant: requests that are ready, that wait for
+    a time, whose call is under way (sending), that are in doubt (unknown) or wait for a person (held),
+    and the final results by bucket.
+
+    JSON is one document and NDJSON the same on one line; CSV has a line a tenant.
+
+    Show what is pending and what holds
+
+    Usage: reprovisiond status [OPTIONS]
+
+    Options:
+          --config <FILE>
+              Configuration file [default: $REPROVISIOND_CONFIG, ./reprovisiond.toml,
+              /etc/reprovisiond/reprovisiond.toml]
+
+          --watch
+              Show it again and again, until Ctrl-C
+
+          --database <URL>
+              Database, before the one in the configuration: sqlite:PATH or postgres://…
+
+          --interval <DURATION>
+              Time between two looks
+              
+              [default: 2s]
+
+          --output <FORMAT>
+              How results are written to stdout
+
+              Possible values:
+              - table:  A table for people
+              - json:   One JSON document
+              - ndjson: One JSON object a line
+              - csv:    CSV with a header
+              
+              [default: table]
+
+      -h, --help
+              Print help (see a summary with '-h')
+    "#);
 }
 
 #[test]
 fn a_wrong_command_line_says_what_is_wrong() {
-    check!(plain(&["status", "--interval", "5s"]), @"");
-    check!(plain(&["status", "--watch", "--interval", "0s"]), @"");
-    check!(plain(&["status", "--watch", "--output", "json"]), @"");
+    check!(plain(&["status", "--interval", "5s"]), @r#"
+    error: the following required arguments were not provided:
+      --watch
+
+    Usage: reprovisiond status --watch --interval <DURATION>
+
+    For more information, try '--help'.
+    [exit 2]
+    "#);
+    check!(plain(&["status", "--watch", "--interval", "0s"]), @r#"
+    error: invalid value '0s' for '--interval <DURATION>': at least 1s: every look reads the whole queue
+
+    For more information, try '--help'.
+    [exit 2]
+    "#);
+    check!(plain(&["status", "--watch", "--output", "json"]), @r#"
+    reprovisiond: --watch writes many documents: use --output ndjson, a document a line
+    [exit 2]
+    "#);
 }
 
 on_both! {
     async fn an_empty_queue_needs_nobody(scratch: Scratch) {
         let program = Program::new(&scratch).await;
-        check!(program.run(&["status"]).await, @"");
-        check!(program.run(&["status", "--output", "json"]).await, @"");
-        check!(program.run(&["status", "--output", "csv"]).await, @"");
+        check!(program.run(&["status"]).await, @r#"
+        Nothing needs you.
+
+        tenant   ready  waiting  sending  unknown  held  oldest ready  next due
+        contoso      0        0        0        0     0
+        default      0        0        0        0     0
+
+        results  successful  failed  not_found  not_supported  expired  cancelled  suppressed
+        contoso           0       0          0              0        0          0           0
+        default           0       0          0              0        0          0           0
+
+        No worker is alive.
+        "#);
+        check!(program.run(&["status", "--output", "json"]).await, @r#"
+        {
+          "needs": [],
+          "now": "[time]",
+          "tenants": [
+            {
+              "tenant": "contoso",
+              "ready": 0,
+              "waiting": 0,
+              "sending": 0,
+              "unknown": 0,
+              "held": 0,
+              "oldest_ready_at": null,
+              "next_due_at": null,
+              "calls_in_doubt": 0,
+              "paused_at": null,
+              "pause_reason": null,
+              "wait_until": null,
+              "wait_reason": null,
+              "blocked_at": null,
+              "block_code": null,
+              "block_reason": null,
+              "probe_at": null,
+              "cautious": false,
+              "successful": 0,
+              "failed": 0,
+              "not_found": 0,
+              "not_supported": 0,
+              "expired": 0,
+              "cancelled": 0,
+              "suppressed": 0
+            },
+            {
+              "tenant": "default",
+              "ready": 0,
+              "waiting": 0,
+              "sending": 0,
+              "unknown": 0,
+              "held": 0,
+              "oldest_ready_at": null,
+              "next_due_at": null,
+              "calls_in_doubt": 0,
+              "paused_at": null,
+              "pause_reason": null,
+              "wait_until": null,
+              "wait_reason": null,
+              "blocked_at": null,
+              "block_code": null,
+              "block_reason": null,
+              "probe_at": null,
+              "cautious": false,
+              "successful": 0,
+              "failed": 0,
+              "not_found": 0,
+              "not_supported": 0,
+              "expired": 0,
+              "cancelled": 0,
+              "suppressed": 0
+            }
+          ],
+          "workers": []
+        }
+        "#);
+        check!(program.run(&["status", "--output", "csv"]).await, @r#"
+        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed
+        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,false,0,0,0,0,0,0,0
+        [time],default,0,0,0,0,0,,,0,,,,,,,,,false,0,0,0,0,0,0,0
+        "#);
     }
 
     async fn work_without_a_worker_needs_somebody(scratch: Scratch) {
@@ -39,11 +179,11 @@ on_both! {
     async fn whatever_holds_is_said(scratch: Scratch) {
         let program = Program::new(&scratch).await;
         let filled = Filled::new(&scratch).await;
-        filled.enqueue("contoso", 2).await;
+        filled.enqueue("contoso", 0..2).await;
         filled
             .call("contoso", CallState::Unknown, TenantEffect::Caution, |_| EntryEffect::Unknown { detail: "timed out".to_owned() })
             .await;
-        filled.enqueue("default", 1).await;
+        filled.enqueue("default", 2..3).await;
         let block = TenantEffect::Block {
             code: "forbidden",
             reason: "Graph says 403: grant DeviceManagementManagedDevices.PrivilegedOperations.All\nforged".to_owned(),
@@ -54,7 +194,27 @@ on_both! {
         filled.store.defer_tenant(&"contoso".parse().unwrap(), &wait).await.unwrap();
         scratch.sqlite3_or_psql("UPDATE tenants SET paused_at = registered_at, paused_by = 'bob', pause_reason = 'change freeze' WHERE name = 'contoso'").await.unwrap();
         filled.store.close().await;
-        check!(program.run(&["status"]).await, @"");
+        check!(program.run(&["status"]).await, @r#"
+        1 thing needs you: tenant default is blocked: Graph says 403: grant DeviceManagementManagedDevices.PrivilegedOperations.All\nforged
+
+        tenant   ready  waiting  sending  unknown  held  oldest ready  next due
+        contoso      0        0        0        2     0
+        default      0        0        0        0     0
+
+        What holds:
+          contoso: paused [n s] ago: change freeze
+          contoso: no call for another [n s]: Graph says 429
+          contoso: 1 call in doubt; at limits.open_doubts of them, no further call is made until one is settled
+          contoso: cautious after a doubt; one small call at a time until one is answered
+          default: blocked [n s] ago: forbidden; one small call goes in 29 min to see whether it still is
+
+        results  successful  failed  not_found  not_supported  expired  cancelled  suppressed
+        contoso           0       0          0              0        0          0           0
+        default           0       1          0              0        0          0           0
+
+        worker                                host    version  started  heartbeat
+        [call or worker id, 36 characters..]  host-a  0.1.0    [n s] ago  [n s] ago
+        "#);
         let said = program.run(&["status", "--output", "ndjson"]).await;
         let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
         assert_eq!(document["needs"].as_array().unwrap().len(), 1, "{said}");
