@@ -1,7 +1,8 @@
 //! Logs: JSON lines for machines, short lines for a person at a terminal. Always on stderr; stdout is for results.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
 
+use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
@@ -16,14 +17,56 @@ pub fn init() -> Result<(), String> {
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(io::stderr)
         .with_span_events(FmtSpan::NONE)
         .with_target(false);
     // Text from outside comes in string fields, which both formats quote and escape: no value can begin a line.
-    if std::io::stderr().is_terminal() {
-        logs.with_ansi(std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())).compact().init();
+    if io::stderr().is_terminal() {
+        logs.with_ansi(colours()).compact().init();
     } else {
         logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
     Ok(())
+}
+
+/// Short log lines above a progress bar, for a person who watches.
+pub fn init_on(bar: &ProgressBar) {
+    let bar = bar.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("info,sqlx=warn"))
+        .with_writer(move || AboveBar { bar: bar.clone(), line: Vec::new() })
+        .with_ansi(colours())
+        .with_target(false)
+        .compact()
+        .init();
+}
+
+fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Gathers one line, so that it does not tear the bar.
+struct AboveBar {
+    bar: ProgressBar,
+    line: Vec<u8>,
+}
+
+impl Write for AboveBar {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for AboveBar {
+    fn drop(&mut self) {
+        self.bar.suspend(|| {
+            // Nobody reads it any more: no reason to stop working.
+            let _ = io::stderr().write_all(&self.line);
+        });
+    }
 }

@@ -1,7 +1,8 @@
 //! The command line: one file a command.
 
-pub mod check_config;
+mod check_config;
 mod database;
+mod demo;
 mod enqueue;
 mod failure;
 mod migrate;
@@ -9,6 +10,7 @@ mod object;
 mod render;
 mod results;
 mod run;
+mod simulate;
 mod span;
 mod status;
 
@@ -18,6 +20,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
+
+use crate::config::Sources;
 
 /// Reprovisions Windows 365 Cloud PCs from a SQLite or Postgres queue: each request once, with evidence for every call.
 #[derive(Debug, Parser)]
@@ -73,11 +77,14 @@ pub(crate) enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
     Enqueue(Box<enqueue::EnqueueArgs>),
     Status(status::StatusArgs),
     Results(results::ResultsArgs),
+    CheckConfig(check_config::CheckConfigArgs),
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -105,11 +112,16 @@ pub fn main() -> ExitCode {
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match &cli.command {
+        Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
         Command::Enqueue(args) => enqueue::run(&cli.global, args).await,
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Results(args) => results::run(&cli.global, args).await,
+        Command::CheckConfig(args) => {
+            check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
+        }
+        Command::Simulate(args) => simulate::run(args).await,
     }
 }
 

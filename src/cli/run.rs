@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Exit, Failure, Global, database};
-use crate::config::{self, Action, Config, Sources};
+use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
 use crate::engine::{Engine, EngineError, Settings};
 use crate::graph::{Graph, GraphClient};
@@ -37,14 +37,14 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let store = database::open_url(&config.database.url, false).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await?;
-    let engine = Engine::new(Arc::clone(&store), graphs(&config)?, settings(&config), worker);
+    let engine = Engine::new(Arc::clone(&store), graphs(&config)?, Settings::from(&config), worker);
     engine.start().await?;
     info!(
         worker.id = %worker,
         version = env!("CARGO_PKG_VERSION"),
         database = config.database.url.to_string(),
         tenants = tenants.len(),
-        action = settings(&config).action,
+        action = config.graph.action.as_str(),
         "started"
     );
     let stopped = engine.run(stop).await?;
@@ -70,19 +70,6 @@ pub(super) fn graphs(config: &Config) -> Result<Vec<(TenantName, Arc<dyn Graph>)
             Err(error) => Err(Failure::new(Exit::Configuration, format!("tenants.{name}: {error}"))),
         })
         .collect()
-}
-
-/// What the engine is told of the configuration.
-pub(super) fn settings(config: &Config) -> Settings {
-    Settings {
-        worker: config.worker.clone(),
-        batch: config.batch.clone(),
-        retry: config.retry.clone(),
-        limits: config.limits.clone(),
-        action: match config.graph.action {
-            Action::BulkReprovisionCloudPc => "bulk-reprovision-cloud-pc",
-        },
-    }
 }
 
 impl From<EngineError> for Failure {

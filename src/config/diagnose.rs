@@ -30,6 +30,7 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::File { path, .. } if path.as_os_str().is_empty() => f.write_str("(a file without a name)"),
             Self::File { path, at } => {
                 write!(f, "{}", printable(&path.to_string_lossy(), 4096))?;
                 at.map_or(Ok(()), |(line, column)| write!(f, ":{line}:{column}"))
@@ -152,7 +153,7 @@ pub(super) const SECRETS_ONLY_FROM_FILES: &str = "secrets come only from files";
 pub(super) const USE_A_SECRET_FILE: &str =
     "write the secret to a file that only the daemon can read and name it: client_secret_file = \"PATH\"";
 
-/// The candidate that was most likely meant by `word`, if any is near: one edit in three characters.
+/// The candidate that was most likely meant by `word`, if any is near: about one edit in three characters.
 pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // The distance costs the product of the lengths, and no key is this long.
     if word.len() > 120 {
@@ -163,7 +164,7 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&word, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).clamp(1, 4))
+        .filter(|(distance, candidate)| *distance <= ((candidate.len() + 1) / 3).clamp(1, 4))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }

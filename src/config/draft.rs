@@ -8,7 +8,8 @@ use url::Url;
 
 use super::database::DatabaseUrl;
 use super::diagnose::{About, Complaint, Finding, Origin, shown};
-use super::keys::{KEYS, Key, Kind, Setting, TENANT_PREFIX, TenantField};
+use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField};
+use super::setting::Setting;
 use super::tenant::{self, Cloud};
 use super::{Action, Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
 use crate::domain::id::TenantName;
@@ -133,6 +134,10 @@ impl Draft {
     ) {
         let value = literal.map(|literal| format!(" = {}", shown(literal))).unwrap_or_default();
         let what = format!("{path}{value}: {rule}");
+        let remedy = match (remedy.as_str(), key.default) {
+            ("", Some(default)) => format!("change it, or remove it for the default, {default}"),
+            _ => remedy,
+        };
         self.mistakes.push(Finding { origin, what, remedy, about: About::Key(key.path) });
     }
 

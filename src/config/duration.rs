@@ -52,15 +52,15 @@ pub(super) fn parse(text: &str) -> Result<Duration, NotADuration> {
 /// The shortest text that [`parse`] reads back as this duration; what is finer than a millisecond is dropped.
 pub(super) fn show(duration: Duration) -> String {
     let mut rest = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut text = String::new();
+    let mut parts = Vec::new();
     for (name, millis) in UNITS {
         let count = rest / millis;
         rest %= millis;
         if count > 0 {
-            text.push_str(&format!("{count}{name}"));
+            parts.push(format!("{count}{name}"));
         }
     }
-    if text.is_empty() { "0s".to_owned() } else { text }
+    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
 }
 
 fn split(text: &str, belongs: impl Fn(char) -> bool) -> (&str, &str) {

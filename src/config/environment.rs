@@ -69,8 +69,8 @@ fn tenant_value(draft: &mut Draft, variable: &str, value: &OsStr, written: &str,
             }
         },
         several => {
-            let names: Vec<String> = several.iter().map(ToString::to_string).collect();
-            let what = format!("can mean each of the tenants {}", names.join(", "));
+            let each: Vec<String> = several.iter().map(ToString::to_string).collect();
+            let what = format!("can mean each of the tenants {}", each.join(", "));
             let remedy = "set this key in the file, or rename a tenant";
             return draft.mistake(origin, About::Key(key.path), what, remedy);
         }

@@ -10,10 +10,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnose::{
-    About, Complaint, Origin, SECRETS_ONLY_FROM_FILES, USE_A_SECRET_FILE, looks_like_a_secret, names_a_secret, nearest,
+    About, Complaint, Origin, SECRETS_ONLY_FROM_FILES, USE_A_SECRET_FILE, names_a_secret, nearest, shown,
 };
 use super::draft::{Draft, TenantDraft, tenant_path};
-use super::keys::{KEYS, Key, Kind, Setting, TENANT_PREFIX};
+use super::keys::{KEYS, Key, Kind, TENANT_PREFIX};
+use super::setting::Setting;
 use crate::domain::id::TenantName;
 use crate::domain::printable::printable;
 
@@ -114,13 +115,13 @@ impl Layer {
                     && matches!(&m.origin, Origin::File { at: Some((at, _)), .. } if Some(*at) == *line)
             });
             if !again {
+                let remedy = if error.message().contains("duplicate") {
+                    "keep one of the two: each key and each section is there once"
+                } else {
+                    "write KEY = VALUE, with texts and durations in double quotes"
+                };
                 let what = format!("not TOML: {}", printable(error.message(), 200));
-                draft.mistake(
-                    origin,
-                    About::Layer,
-                    what,
-                    "write KEY = VALUE, with texts and durations in double quotes",
-                );
+                draft.mistake(origin, About::Layer, what, remedy);
             }
         }
     }
@@ -171,7 +172,7 @@ impl Layer {
         let keys: Vec<&'static Key> = KEYS.iter().filter(|key| key.section().is_none()).collect();
         for (name, value) in tenants {
             let origin = self.origin(name.span().start);
-            let shown = printable(name.get_ref(), 64).to_string();
+            let shown = shown(name.get_ref());
             let DeValue::Table(values) = value.get_ref() else {
                 if names_a_secret(name.get_ref()) && !keys.iter().any(|key| key.name() == &**name.get_ref()) {
                     self.unknown_key(draft, "tenants", name, &[]);
@@ -213,12 +214,11 @@ impl Layer {
     ) {
         let Kind::Tenant(field) = &key.kind else { return };
         let origin = self.origin(value.span().start);
-        let outcome = match value.get_ref() {
-            DeValue::String(text) => tenant.lay(field, text, &origin),
-            _ => {
-                tenant.spoil(field);
-                Err(Complaint::new("must be a text", "write it in double quotes"))
-            }
+        let outcome = if let DeValue::String(text) = value.get_ref() {
+            tenant.lay(field, text, &origin)
+        } else {
+            tenant.spoil(field);
+            Err(Complaint::new("must be a text", "write it in double quotes"))
         };
         if let Err(complaint) = outcome {
             draft.wrong_value(origin, key, &tenant_path(name, key), Some(self.literal(value.span())), complaint);
@@ -227,7 +227,7 @@ impl Layer {
 
     fn unknown_section(&self, draft: &mut Draft, name: &Spanned<std::borrow::Cow<'_, str>>) {
         let sections = KEYS.iter().map(|key| key.section().unwrap_or("tenants"));
-        let what = format!("unknown section `{}`", printable(name.get_ref(), 60));
+        let what = format!("unknown section `{}`", shown(name.get_ref()));
         let origin = self.origin(name.span().start);
         let belongs_to = KEYS.iter().find(|key| key.section().is_some() && key.name() == &**name.get_ref());
         let (what, remedy) = match (nearest(name.get_ref(), sections.clone()), belongs_to) {
@@ -252,11 +252,9 @@ impl Layer {
         name: &Spanned<std::borrow::Cow<'_, str>>,
         keys: &[&'static Key],
     ) {
-        let unknown = format!("unknown key `{section}.{}`", printable(name.get_ref(), 60));
+        let unknown = format!("unknown key `{section}.{}`", shown(name.get_ref()));
         let names = keys.iter().map(|key| key.name());
         let elsewhere = KEYS.iter().find(|key| key.name() == &**name.get_ref());
-        // A secret written as a key, without its quotes and its '=', must not be printed either.
-        let unknown = if looks_like_a_secret(name.get_ref()) { "unknown key".to_owned() } else { unknown };
         let (what, remedy) = match (nearest(name.get_ref(), names.clone()), elsewhere) {
             (Some(meant), _) => (format!("{unknown}; did you mean `{meant}`?"), String::new()),
             (None, _) if names_a_secret(name.get_ref()) => {

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::database::DatabaseUrl;
-use super::diagnose::Complaint;
 use super::draft::{Slot, TenantDraft};
+use super::setting::{Setting, one_of};
 use super::sources::PREFIX;
 use super::tenant::{self, Cloud};
-use super::{Action, Config, UnknownPolicy, duration};
+use super::{Action, Config, UnknownPolicy};
 
 /// What stands for a tenant's name in the path of a key.
 pub(super) const TENANT_PREFIX: &str = "tenants.NAME.";
@@ -32,16 +31,6 @@ pub(super) enum Kind {
     Setting(Setting),
     /// A field of a tenant.
     Tenant(TenantField),
-}
-
-/// A field of [`Config`] with the values it may have, bounds included.
-pub(super) enum Setting {
-    Database(fn(&mut Config) -> &mut DatabaseUrl),
-    Time(Duration, Duration, fn(&mut Config) -> &mut Duration),
-    Count(u32, u32, fn(&mut Config, u32)),
-    Factor(f64, f64, fn(&mut Config) -> &mut f64),
-    Switch(fn(&mut Config) -> &mut bool),
-    Word(&'static [(&'static str, fn(&mut Config))]),
 }
 
 /// A field of a tenant.
@@ -128,7 +117,9 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "graph.action",
         "bulk-reprovision-cloud-pc",
-        Setting::Word(&[("bulk-reprovision-cloud-pc", |c| c.graph.action = Action::BulkReprovisionCloudPc)]),
+        Setting::Word(&[(Action::BulkReprovisionCloudPc.as_str(), |c| {
+            c.graph.action = Action::BulkReprovisionCloudPc
+        })]),
         "The Graph action that is called",
     ),
     key(
@@ -280,98 +271,6 @@ impl Key {
             Kind::Tenant(TenantField::SecretFile(_)) => "a path".to_owned(),
         }
     }
-}
-
-impl Setting {
-    fn takes(&self) -> String {
-        match self {
-            Self::Database(_) => "sqlite:PATH or postgres://…".to_owned(),
-            Self::Time(least, most, _) => {
-                format!("a duration from {} to {}", duration::show(*least), duration::show(*most))
-            }
-            Self::Count(least, most, _) => format!("a whole number from {least} to {most}"),
-            Self::Factor(least, most, _) => format!("a number from {least:.1} to {most:.1}"),
-            Self::Switch(_) => "true or false".to_owned(),
-            Self::Word(words) => one_of(words.iter().map(|(word, _)| *word)),
-        }
-    }
-
-    /// Sets the field from a text and returns the value as it may be shown; a text that breaks the rule sets nothing.
-    pub(super) fn apply(&self, config: &mut Config, text: &str) -> Result<String, Complaint> {
-        let out_of_range = || Complaint::new("out of range", format!("write {}", self.takes()));
-        match self {
-            Self::Database(field) => {
-                let url = DatabaseUrl::parse(text).map_err(|why| {
-                    Complaint::new(
-                        why,
-                        "write sqlite:PATH with a file on a local disk, or postgres://USER@HOST/DATABASE",
-                    )
-                })?;
-                let shown = url.to_string();
-                *field(config) = url;
-                Ok(shown)
-            }
-            Self::Time(least, most, field) => {
-                let time = duration::parse(text).map_err(|why| match why {
-                    duration::NotADuration::NoUnit => Complaint::new(why, format!("write \"{text}s\" for seconds")),
-                    duration::NotADuration::TooLong => out_of_range(),
-                    _ => Complaint::new(why, "write whole numbers with the units h, m, s or ms, such as \"1m30s\""),
-                })?;
-                if !(*least..=*most).contains(&time) {
-                    return Err(out_of_range());
-                }
-                *field(config) = time;
-                Ok(duration::show(time))
-            }
-            Self::Count(least, most, set) => {
-                let not_whole = || Complaint::new("not a whole number", format!("write {}", self.takes()));
-                let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                    return Err(not_whole());
-                }
-                let count = text.parse().ok().filter(|n| (*least..=*most).contains(n)).ok_or_else(out_of_range)?;
-                set(config, count);
-                Ok(count.to_string())
-            }
-            Self::Factor(least, most, field) => {
-                let factor: f64 =
-                    text.parse().map_err(|_| Complaint::new("not a number", format!("write {}", self.takes())))?;
-                if !(*least..=*most).contains(&factor) {
-                    return Err(out_of_range());
-                }
-                *field(config) = factor;
-                Ok(format!("{factor:?}"))
-            }
-            Self::Switch(field) => {
-                let switch = text
-                    .parse()
-                    .map_err(|_| Complaint::new("neither true nor false", "write true or false, in lower case"))?;
-                *field(config) = switch;
-                Ok(text.to_owned())
-            }
-            Self::Word(words) => {
-                let chosen = words.iter().find(|(word, _)| *word == text);
-                let (word, set) =
-                    chosen.ok_or_else(|| not_among(text, words.iter().map(|(word, _)| *word).collect()))?;
-                set(config);
-                Ok((*word).to_owned())
-            }
-        }
-    }
-}
-
-/// The complaint about a word that is none of these.
-pub(super) fn not_among(text: &str, words: Vec<&'static str>) -> Complaint {
-    let remedy = match super::diagnose::nearest(text, words.iter().copied()) {
-        Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => format!("write {}", one_of(words.iter().copied())),
-    };
-    Complaint::new("not a known word", remedy)
-}
-
-fn one_of(words: impl Iterator<Item = &'static str>) -> String {
-    let words: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
-    words.join(" or ")
 }
 
 /// Every key with its variable, its values, its default and its meaning, for people.

@@ -8,6 +8,7 @@ use super::diagnose::{About, Finding, Mistakes, Origin};
 use super::draft::Draft;
 use super::keys::{KEYS, Kind};
 use super::{Config, DatabaseUrl, Sources, environment, file, rules, tenant};
+use crate::domain::id::TenantName;
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
@@ -59,20 +60,35 @@ pub fn load(sources: &Sources) -> Result<Loaded, Mistakes> {
 /// leaves the database in question.
 pub fn load_database_url(sources: &Sources) -> Result<DatabaseUrl, Mistakes> {
     let draft = gather(sources);
-    let from_above = matches!(draft.given.get("database.url"), Some((_, Origin::Flag(_) | Origin::Variable(_))));
-    let given = draft.given.contains_key("database.url");
+    let given = draft.given.get("database.url").map(|(_, origin)| origin);
     let faulty = draft.faulty.contains("database.url");
+    let by_flag = !faulty && matches!(given, Some(Origin::Flag(_)));
+    let from_above = by_flag || !faulty && matches!(given, Some(Origin::Variable(_)));
+    let nowhere = given.is_none();
     let matters = |finding: &Finding| match (finding.about, &finding.origin) {
-        (About::Key("database.url"), Origin::File { .. }) => !from_above && (faulty || !given),
-        (About::Key("database.url"), _) => faulty || !given,
+        (About::Key("database.url"), Origin::File { .. }) => faulty || nowhere,
+        // A misspelt variable was meant to win over the file.
+        (About::Key("database.url"), Origin::Variable(_)) => !by_flag,
+        (About::Key("database.url"), _) => true,
         (About::Layer, _) => !from_above,
         // It may be the section that was meant to name the database.
-        (About::UnknownSection, _) => !given,
+        (About::UnknownSection, _) => nowhere,
         _ => false,
     };
     match Mistakes::among(draft.mistakes.into_iter().filter(matters).collect()) {
         Some(mistakes) => Err(mistakes),
         None => Ok(draft.config.database.url),
+    }
+}
+
+/// The names of the tenants that are declared, whatever else is wrong with them: who registers them need not be able to
+/// read their secrets. A layer that cannot be read at all is a mistake, since it may declare some.
+pub fn load_tenant_names(sources: &Sources) -> Result<Vec<TenantName>, Mistakes> {
+    let draft = gather(sources);
+    let unread = draft.mistakes.into_iter().filter(|finding| matches!(finding.about, About::Layer)).collect();
+    match Mistakes::among(unread) {
+        Some(mistakes) => Err(mistakes),
+        None => Ok(draft.tenants.into_keys().collect()),
     }
 }
 

@@ -3,9 +3,11 @@
 //! | file | subject |
 //! |---|---|
 //! | `keys` | the one table of keys: path, kind, range, default, meaning; everything else reads it |
+//! | `setting` | a text becomes a value, or a complaint |
 //! | `file`, `environment` | one layer each, laid over the layers before |
 //! | `load` | the layers in order, then what holds between keys |
-//! | `rules`, `tenant` | what holds between keys; a tenant as a whole, and its secret's file |
+//! | `rules` | what holds between keys |
+//! | `tenant`, `secret_file` | a tenant as a whole, and the file of its secret |
 //! | `diagnose` | a mistake: where, what, which rule, what to do |
 //!
 //! Nothing here asks the process for its environment except [`Sources::from_process`].
@@ -19,8 +21,9 @@ mod file;
 mod keys;
 mod load;
 mod rules;
+mod secret_file;
+mod setting;
 mod sources;
-mod temp;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -34,9 +37,7 @@ use url::Url;
 pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::reference;
-pub use self::load::{Effective, Loaded, load, load_database_url};
-pub use self::temp::load_tenant_names;
-
+pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
 pub use self::sources::Sources;
 use crate::domain::id::TenantName;
 
@@ -106,6 +107,15 @@ pub struct Graph {
 pub enum Action {
     /// `POST /beta/deviceManagement/managedDevices/bulkReprovisionCloudPc`.
     BulkReprovisionCloudPc,
+}
+
+impl Action {
+    /// The word in the configuration and in `graph_calls.action`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BulkReprovisionCloudPc => "bulk-reprovision-cloud-pc",
+        }
+    }
 }
 
 /// `[retry]`

@@ -123,7 +123,7 @@ fn warn_of_readable_password(draft: &mut Draft) {
             draft.warn(origin, "the URL's password can be seen in the list of processes", remedy);
         }
         Some(Origin::File { path, at }) => {
-            let open = std::fs::metadata(&path).is_ok_and(|metadata| super::tenant::open_to_others(&metadata));
+            let open = std::fs::metadata(&path).is_ok_and(|metadata| super::secret_file::open_to_others(&metadata));
             if open {
                 let what = "database.url holds a password, and every user of this host can get at this file";
                 draft.warn(Origin::File { path, at }, what, remedy);

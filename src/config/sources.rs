@@ -34,7 +34,7 @@ impl Sources {
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
             .filter(|(name, _)| name.starts_with(PREFIX) || name == CREDENTIALS_DIRECTORY)
             .collect();
-        let file = choose_file(config, &env, |path| path.exists());
+        let file = choose_file(config, &env, Path::exists);
         Self { file, env, database_flag: database }
     }
 }

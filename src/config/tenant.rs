@@ -2,19 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 
 use url::{Host, Url};
 use uuid::Uuid;
 
-use super::diagnose::{About, Complaint, Origin, looks_like_a_secret};
+use super::diagnose::{About, Complaint, Origin, nearest};
 use super::draft::{Draft, Slot, TenantDraft};
-use super::keys::not_among;
 use super::load::Effective;
-use super::sources::CREDENTIALS_DIRECTORY;
-use super::{Config, Tenant};
+use super::setting::not_among;
+use super::{Config, Tenant, secret_file};
 use crate::domain::id::TenantName;
 use crate::domain::printable::printable;
 
@@ -37,14 +33,11 @@ const MINIMAL: &str = "add one to the configuration file:
   client_id = \"APPLICATION-ID\"
   client_secret_file = \"contoso.secret\"";
 
-/// A client secret has some 40 characters; what is longer than this is another file.
-const LONGEST_SECRET_BYTES: u64 = 16 * 1024;
-
 pub(super) fn cloud(text: &str) -> Result<Cloud, Complaint> {
     CLOUDS
         .into_iter()
         .find(|(word, _)| *word == text)
-        .ok_or_else(|| not_among(text, CLOUDS.iter().map(|(word, _)| *word).collect()))
+        .ok_or_else(|| not_among(text, CLOUDS.iter().map(|(word, _)| *word)))
 }
 
 /// A base URL that ends in '/', so that a path can be joined to it.
@@ -163,7 +156,7 @@ fn complete(
     let meant = match &declared {
         Origin::Variable(_) => {
             let others = names.iter().map(String::as_str).filter(|other| *other != name.as_str());
-            super::diagnose::nearest(name.as_str(), others).map(|near| format!("; or did you mean the tenant {near}?"))
+            nearest(name.as_str(), others).map(|near| format!("; or did you mean the tenant {near}?"))
         }
         _ => None,
     };
@@ -185,7 +178,7 @@ fn complete(
     let client_id = required(tenant.client_id, "client_id", "APPLICATION-ID");
     let written = required(tenant.client_secret_file, "client_secret_file", "PATH");
     let secret = written.and_then(|(written, origin)| {
-        let path = secret_file(draft, env, &name, &written, &origin)?;
+        let path = secret_file::find(draft, env, &name, &written, &origin)?;
         Some((path, origin))
     });
     let (Some((word, graph_url, authority_url)), Some(tenant_id), Some(client_id), Some(secret)) =
@@ -252,89 +245,6 @@ fn urls(
     }
     let (graph, authority) = (Url::parse(graph).ok()?, Url::parse(authority).ok()?);
     clean.then(|| ((word, origin.clone()), (graph, origin.clone()), (authority, origin)))
-}
-
-/// The file's path, once it is known to hold something that can be read.
-fn secret_file(
-    draft: &mut Draft,
-    env: &BTreeMap<String, OsString>,
-    name: &TenantName,
-    written: &str,
-    origin: &Origin,
-) -> Option<PathBuf> {
-    let key = format!("tenants.{name}.client_secret_file");
-    let in_credentials = ["$CREDENTIALS_DIRECTORY/", "${CREDENTIALS_DIRECTORY}/"];
-    let path = match in_credentials.iter().find_map(|prefix| written.strip_prefix(prefix)) {
-        Some(rest) => {
-            let Some(directory) = env.get(CREDENTIALS_DIRECTORY).filter(|value| !value.is_empty()) else {
-                let what = format!("{key}: $CREDENTIALS_DIRECTORY is not set");
-                let remedy = "start the daemon by a systemd unit with LoadCredential=, or write a path";
-                draft.mistake(origin.clone(), About::Key("tenants"), what, remedy);
-                return None;
-            };
-            Path::new(directory).join(rest)
-        }
-        None if written.starts_with('$') => {
-            let what = format!("{key}: only a leading $CREDENTIALS_DIRECTORY/ is replaced, no other variable");
-            draft.mistake(origin.clone(), About::Key("tenants"), what, "write the path itself");
-            return None;
-        }
-        None => draft.directory.join(written),
-    };
-    // Somebody may have pasted the secret itself here.
-    let shown = if looks_like_a_secret(written) {
-        "(path not shown: it could be the secret itself)".to_owned()
-    } else {
-        printable(&path.to_string_lossy(), 4096).to_string()
-    };
-    match look_into(&path) {
-        Ok(others_may_read) => {
-            if others_may_read {
-                let what = format!("{key}: {shown} can be read or changed by every user of this host");
-                draft.warn(origin.clone(), what, "take that away: chmod o-rwx FILE");
-            }
-            Some(path)
-        }
-        Err(why) => {
-            let what = format!("{key}: {shown}: {why}");
-            let remedy = "write the secret to that file, readable by the daemon's user alone";
-            draft.mistake(origin.clone(), About::Key("tenants"), what, remedy);
-            None
-        }
-    }
-}
-
-/// Whether every user may get at the file; or why it is no secret's file.
-fn look_into(path: &Path) -> Result<bool, String> {
-    let unreadable = |why: std::io::Error| match why.kind() {
-        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "cannot be read: permission denied".to_owned(),
-        _ => format!("cannot be read: {why}"),
-    };
-    // Before it is opened: opening a pipe would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() {
-        return Err("is not a file".to_owned());
-    }
-    if metadata.len() > LONGEST_SECRET_BYTES {
-        return Err(format!("is longer than {LONGEST_SECRET_BYTES} bytes, which no client secret is"));
-    }
-    let mut content = Vec::new();
-    File::open(path).and_then(|file| file.take(LONGEST_SECRET_BYTES).read_to_end(&mut content)).map_err(unreadable)?;
-    if content.iter().all(u8::is_ascii_whitespace) {
-        return Err("is empty".to_owned());
-    }
-    Ok(open_to_others(&metadata))
-}
-
-#[cfg(unix)]
-pub(super) fn open_to_others(metadata: &std::fs::Metadata) -> bool {
-    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o007 != 0
-}
-
-#[cfg(not(unix))]
-pub(super) fn open_to_others(_: &std::fs::Metadata) -> bool {
-    false
 }
 
 /// Two names for one directory: its throttling and limits would be counted twice.

@@ -5,4 +5,5 @@ pub mod id;
 pub mod lifecycle;
 pub mod plan;
 pub mod printable;
+pub mod read_back;
 pub mod retry;

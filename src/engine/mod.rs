@@ -8,6 +8,7 @@ mod call;
 mod intervals;
 mod lease;
 mod process;
+mod reconcile;
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
@@ -21,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::clock::BootInstant;
-use crate::config::{Batch, Limits, Retry, Worker};
+use crate::config::{Batch, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
@@ -39,10 +40,25 @@ pub struct Settings {
     pub batch: Batch,
     /// `[retry]`
     pub retry: Retry,
+    /// `[reconcile]`
+    pub reconcile: Reconcile,
     /// `[limits]`
     pub limits: Limits,
     /// `graph_calls.action`
     pub action: &'static str,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        Self {
+            worker: config.worker.clone(),
+            batch: config.batch.clone(),
+            retry: config.retry.clone(),
+            reconcile: config.reconcile.clone(),
+            limits: config.limits.clone(),
+            action: config.graph.action.as_str(),
+        }
+    }
 }
 
 /// Why the engine stopped by itself.
@@ -158,6 +174,14 @@ impl Engine {
         let nudge = Arc::new(Notify::new());
         let mut background: JoinSet<()> = JoinSet::new();
         background.spawn(lease::keep(Arc::clone(&self.lease), Arc::clone(&self.store)));
+        let reconciler = reconcile::Reconciler {
+            store: Arc::clone(&self.store),
+            tenants: self.tenants.clone(),
+            settings: self.settings.reconcile.clone(),
+            max_attempts: self.settings.retry.max_attempts,
+            nudge: Arc::clone(&nudge),
+        };
+        background.spawn(reconciler.run());
         background.spawn(watch(Arc::clone(&self.store), Arc::clone(&nudge), self.settings.retry.clone()));
 
         let mut tasks = Tasks::default();

@@ -11,9 +11,10 @@ use url::Url;
 use super::credential::{Credential, Token};
 use super::{Fence, Graph, Reply, TokenError, http, wire};
 use crate::config::Tenant;
-use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer};
+use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
 use crate::domain::id::{CallId, ManagedDeviceId};
 use crate::domain::printable::printable;
+use crate::domain::read_back::ReadBack;
 
 /// Characters of an answer's body that are kept as evidence.
 const MAX_EVIDENCE_CHARS: usize = 64 * 1024;
@@ -24,6 +25,7 @@ const MAX_SENTENCE_CHARS: usize = 1000;
 /// One tenant's Graph.
 pub struct GraphClient {
     http: reqwest::Client,
+    base: String,
     action_url: Url,
     credential: Credential,
 }
@@ -46,6 +48,7 @@ impl GraphClient {
         let base = tenant.graph_url.as_str().trim_end_matches('/');
         Ok(Self {
             action_url: Url::parse(&format!("{base}{}", wire::ACTION_PATH))?,
+            base: base.to_owned(),
             credential: Credential::new(http.clone(), tenant)?,
             http,
         })
@@ -102,6 +105,38 @@ impl Graph for GraphClient {
             None => {}
         }
         Reply { exchange, evidence, renewed_token: token.renewed }
+    }
+
+    async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack {
+        let failed = |reason: String, retry_after| ReadBack::Failed { reason, retry_after };
+        let token = match self.credential.token().await {
+            Ok(token) => token,
+            Err(error) => return failed(error.to_string(), None),
+        };
+        let Ok(url) = Url::parse(&format!("{}{}", self.base, wire::read_back_path(device))) else {
+            return failed("graph_url does not take a path".to_owned(), None);
+        };
+        let request =
+            self.http.get(url).bearer_auth(&token.text).header("client-request-id", CallId::fresh().to_string());
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return failed(http::explain(&error), None),
+        };
+        let status = response.status();
+        let date = header(response.headers(), DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok());
+        let retry_after = header(response.headers(), RETRY_AFTER.as_str())
+            .and_then(|text| retry_after(&text, date.map_or(DateTime::UNIX_EPOCH, Into::into)));
+        if status.as_u16() == 401 {
+            self.credential.refused(&token);
+        }
+        let body = http::read_body(response).await;
+        match wire::remote_actions(&body.bytes) {
+            Some(actions) if status.is_success() && body.cut.is_none() => ReadBack::Seen(actions),
+            _ => {
+                let code = wire::error(&body.bytes).map(|error| format!(" {}", printable(&error.code, 100)));
+                failed(format!("HTTP {}{}", status.as_u16(), code.unwrap_or_default()), retry_after)
+            }
+        }
     }
 }
 

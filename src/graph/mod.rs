@@ -12,6 +12,7 @@ pub use credential::TokenError;
 
 use crate::domain::answer::{Evidence, Exchange};
 use crate::domain::id::{CallId, ManagedDeviceId};
+use crate::domain::read_back::ReadBack;
 
 /// What the engine asks of Graph for one tenant.
 #[async_trait]
@@ -28,6 +29,9 @@ pub trait Graph: Send + Sync {
     /// Makes one call, once. `fence` is asked last, right before the request is handed to the connection; its refusal means
     /// nothing was sent.
     async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: &Fence<'_>) -> Reply;
+
+    /// Reads a device's remote actions.
+    async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack;
 }
 
 /// Says whether the call may still leave, and if not, why.

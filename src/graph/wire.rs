@@ -1,13 +1,21 @@
 //! JSON as Graph speaks it: the request that leaves and what an answer's body holds.
 
+use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use crate::domain::answer::{Body, BucketLists, GraphError};
 use crate::domain::id::ManagedDeviceId;
+use crate::domain::read_back::RemoteAction;
 
 /// The action's path below the base URL.
 /// Source: Microsoft's reference page "managedDevice: bulkReprovisionCloudPc" (beta).
 pub(super) const ACTION_PATH: &str = "/beta/deviceManagement/managedDevices/bulkReprovisionCloudPc";
+
+/// The read-back's path below the base URL.
+/// Source: Microsoft's reference page "managedDevice: getCloudPcRemoteActionResults" (beta).
+pub(super) fn read_back_path(device: ManagedDeviceId) -> String {
+    format!("/beta/deviceManagement/managedDevices/{device}/getCloudPcRemoteActionResults")
+}
 
 /// The request body.
 pub(super) fn request_body(devices: &[ManagedDeviceId]) -> Vec<u8> {
@@ -65,6 +73,21 @@ pub(super) fn error(body: &[u8]) -> Option<GraphError> {
     Some(GraphError { code: field("code")?, message: field("message").unwrap_or_default() })
 }
 
+/// The device's remote actions, if the body is a list of them. An entry that is odd keeps what can be read of it, for a
+/// Reprovision without a start time is still one.
+pub(super) fn remote_actions(body: &[u8]) -> Option<Vec<RemoteAction>> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let action = |entry: &Value| {
+        let field = |name: &str| entry.get(name).and_then(Value::as_str);
+        RemoteAction {
+            name: field("actionName").unwrap_or_default().to_owned(),
+            state: field("actionState").unwrap_or("of unknown state").to_owned(),
+            started_at: field("startDateTime").and_then(|at| DateTime::parse_from_rfc3339(at).ok()).map(Into::into),
+        }
+    };
+    Some(body.get("value")?.as_array()?.iter().map(action).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +121,18 @@ mod tests {
         ] {
             let Body::NoBuckets(said) = buckets(body.as_bytes()) else { panic!("{body}") };
             assert!(said.contains(why), "{body}: {said}");
+        }
+    }
+
+    #[test]
+    fn remote_actions_are_read_with_graphs_seven_digits_and_whatever_is_missing() {
+        let body = br#"{"value":[{"actionName":"Reprovision","actionState":"done","startDateTime":"2026-11-23T10:00:00.1234567Z"},{"actionName":"Reprovision"},7]}"#;
+        let actions = remote_actions(body).unwrap();
+        assert_eq!(actions[0].started_at.unwrap().timestamp_millis() % 1000, 123);
+        assert_eq!((actions[1].name.as_str(), actions[1].started_at), ("Reprovision", None));
+        assert_eq!(actions[2].name, "");
+        for other in ["", "{}", r#"{"value":{}}"#, r#"{"error":{"code":"x"}}"#] {
+            assert_eq!(remote_actions(other.as_bytes()), None, "{other}");
         }
     }
 

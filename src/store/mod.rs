@@ -22,6 +22,7 @@ use crate::config::{DatabaseKind, DatabaseUrl};
 use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
+use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 /// The queue, the evidence and the results.
 #[async_trait]
@@ -70,6 +71,14 @@ pub trait Store: Send + Sync {
 
     /// Makes a tenant wait although no call was made: its token could not be had.
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError>;
+
+    /// Devices in doubt that may be looked at now, oldest call first.
+    async fn doubts(&self, tenant: &TenantName, policy: &ReconcilePolicy, limit: u32)
+    -> Result<Vec<Doubt>, StoreError>;
+
+    /// Settles doubts that are still open; returns how many were. What has been settled meanwhile, by a late answer or
+    /// another worker, stays as it is.
+    async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError>;
 
     /// Runs for as long as the connection lives and nudges whenever another process may have inserted requests.
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError>;

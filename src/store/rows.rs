@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::id::{ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Source};
 use crate::domain::plan::Entry;
+use crate::domain::read_back::Settlement;
 
 use super::{Enqueued, StoreError, TenantStatus};
 
@@ -108,6 +109,30 @@ impl Effects {
         rows.wait_reason.push(wait_reason);
         rows.charge.push(charge);
         rows.max_batch.push(max_batch);
+    }
+}
+
+/// A settlement as columns.
+pub(super) struct Settled {
+    /// The final bucket, if it ends.
+    pub(super) bucket: Option<&'static str>,
+    /// The state it goes to if it does not end.
+    pub(super) state: EntryState,
+    pub(super) delay_ms: i64,
+    pub(super) detail: String,
+}
+
+impl Settled {
+    pub(super) fn of(settlement: &Settlement) -> Self {
+        let (bucket, state, delay, detail) = match settlement {
+            Settlement::Final { bucket, detail } => {
+                (Some(bucket.as_str()), EntryState::Unknown, Duration::ZERO, detail)
+            }
+            Settlement::QueueAgain { detail } => (None, EntryState::Queued, Duration::ZERO, detail),
+            Settlement::AskAgain { after, detail } => (None, EntryState::Unknown, *after, detail),
+            Settlement::Hold { detail } => (None, EntryState::Held, Duration::ZERO, detail),
+        };
+        Self { bucket, state, delay_ms: millis(delay), detail: storable(detail) }
     }
 }
 
@@ -329,6 +354,23 @@ macro_rules! entry {
     }};
 }
 pub(super) use entry;
+
+macro_rules! doubt {
+    ($row:expr, $id:ty) => {{
+        let request: i64 = $row.try_get("request_id")?;
+        crate::domain::read_back::Doubt {
+            request_id: crate::domain::id::RequestId(request),
+            device: crate::store::rows::device($row.try_get("managed_device_id")?, request)?,
+            call_id: crate::domain::id::CallId($row.try_get::<$id, _>("call_id")?.into()),
+            sent_at: $row.try_get("sent_at")?,
+            given_up_at: $row.try_get("finished_at")?,
+            attempts: crate::store::rows::count($row.try_get::<i32, _>("attempts")?.into()),
+            explained: crate::store::rows::count($row.try_get("explained")?),
+            now: $row.try_get("now")?,
+        }
+    }};
+}
+pub(super) use doubt;
 
 macro_rules! result_row {
     ($row:expr, $id:ty) => {{

@@ -19,8 +19,9 @@ use super::{
 };
 use crate::config::DatabaseUrl;
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{Recording, TenantEffect};
+use crate::domain::lifecycle::{Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
+use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 pub(super) mod sql;
 
@@ -252,6 +253,57 @@ impl Store for PostgresStore {
         let mut tx = self.pool.begin().await?;
         tenant_effect(&mut tx, tenant.as_str(), effect).await?;
         Ok(tx.commit().await?)
+    }
+
+    async fn doubts(
+        &self,
+        tenant: &TenantName,
+        policy: &ReconcilePolicy,
+        limit: u32,
+    ) -> Result<Vec<Doubt>, StoreError> {
+        let found = sqlx::query(sql::DOUBTS)
+            .bind(tenant.as_str())
+            .bind(rows::millis(policy.first_after))
+            .bind(rows::millis(policy.clock_margin * 2))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        found.iter().map(|row| Ok(rows::doubt!(row, Uuid))).collect()
+    }
+
+    async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let mut changed = 0;
+        for (doubt, settlement) in settled {
+            let step = rows::Settled::of(settlement);
+            if let Some(bucket) = step.bucket {
+                let ended = sqlx::query(sql::SETTLE_RESULTS)
+                    .bind(doubt.request_id.0)
+                    .bind(doubt.call_id.0)
+                    .bind(bucket)
+                    .bind(Source::ReadBack.as_str())
+                    .bind(&step.detail)
+                    .execute(&mut *tx)
+                    .await?
+                    .rows_affected();
+                if ended == 1 {
+                    sqlx::query(sql::LEAVE_QUEUE).bind([doubt.request_id.0].as_slice()).execute(&mut *tx).await?;
+                }
+                changed += ended;
+            } else {
+                let kept = sqlx::query(sql::SETTLE_ENTRY)
+                    .bind(doubt.request_id.0)
+                    .bind(doubt.call_id.0)
+                    .bind(step.state.as_str())
+                    .bind(step.delay_ms)
+                    .bind(&step.detail)
+                    .execute(&mut *tx)
+                    .await?;
+                changed += kept.rows_affected();
+            }
+        }
+        tx.commit().await?;
+        Ok(changed)
     }
 
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {

@@ -146,6 +146,26 @@ statements! {
         WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.call_id = ?1
           AND reprovision_queue.state IN ('sending', 'unknown')";
 
+    DOUBTS = "
+        SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
+               (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
+                WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
+                  AND o.sent_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -1000.0) || ' seconds')) AS explained
+        FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.tenant = ?1 AND q.state = 'unknown' AND q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+          AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
+        ORDER BY c.finished_at, q.request_id LIMIT ?4";
+    SETTLE_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, ?3, ?4, 1, ?5, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.request_id = ?1 AND q.call_id = ?2 AND q.state = 'unknown'";
+    SETTLE_ENTRY = "
+        UPDATE reprovision_queue SET state = ?3, call_id = CASE WHEN ?3 = 'queued' THEN NULL ELSE call_id END,
+               ready = ?3 = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?4 / 1000.0) || ' seconds'), wait_reason = ?5
+        WHERE request_id = ?1 AND call_id = ?2 AND state = 'unknown'";
+
     NOW = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
     ENQUEUE = "
         INSERT INTO reprovision_requests (managed_device_id, tenant, requested_by, reason, external_id, priority, not_before,

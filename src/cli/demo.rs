@@ -1,0 +1,293 @@
+//! `reprovisiond demo`: the whole job in under a minute, against a simulated Graph in this process.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sqlx::{Connection as _, PgConnection, SqliteConnection};
+use tokio_util::sync::CancellationToken;
+
+use super::{Exit, Failure, Global, database};
+use crate::clock::BootInstant;
+use crate::config::{self, DatabaseKind, DatabaseUrl};
+use crate::domain::id::{ManagedDeviceId, TenantName, WorkerId};
+use crate::domain::lifecycle::Bucket;
+use crate::engine::{Engine, Settings};
+use crate::graph::{Graph, GraphClient};
+use crate::simulator::{self, Simulator};
+use crate::store::{ResultFilter, Store, TenantStatus};
+use crate::telemetry;
+
+/// Watch the daemon work, against a simulated Graph in this process
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  reprovisiond demo
+  reprovisiond demo --devices 5000
+  reprovisiond demo --database postgres://localhost/scratch
+
+Makes demo.db in this directory (or uses the empty database of --database), inserts requests by plain SQL, runs the daemon on
+them and shows what came of it. On the way the simulated Graph throttles once and is unavailable once. Nothing is sent to
+Microsoft.")]
+pub(crate) struct DemoArgs {
+    /// How many devices are to be reprovisioned
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    devices: u32,
+}
+
+/// The tenant's name. A daemon that serves real tenants never takes its requests.
+const TENANT: &str = "demo";
+
+/// What a producer needs to know, and all that the demo does to ask for something.
+const INSERT_SQLITE: &str = "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', ?1, 'demo', ?2)";
+const INSERT_POSTGRES: &str = "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES ('demo', $1, 'demo', $2)";
+
+pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure> {
+    let tenant: TenantName = TENANT.parse().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let url = DatabaseUrl::parse(global.database.as_deref().unwrap_or("sqlite:demo.db"))
+        .map_err(|error| Failure::new(Exit::Usage, format!("--database: {error}")))?;
+    let store = prepare(&url, &tenant).await?;
+    let simulator = simulator(args.devices)?;
+
+    say(&format!(
+        "Simulated Graph:  {}\nQueue:            {url}\nRequests:         {} rows inserted with\n  {}\n",
+        simulator.graph_url(),
+        args.devices,
+        "INSERT INTO reprovision_requests (tenant, managed_device_id, requested_by, reason) VALUES (…)"
+    ))?;
+    let devices: Vec<ManagedDeviceId> = simulator.devices().iter().map(|device| device.managed_device_id).collect();
+    insert(&url, &devices).await?;
+
+    let started = BootInstant::now();
+    let before = store.results(&ResultFilter::default(), 0, 1).await?;
+    debug_assert!(before.is_empty(), "a demo begins with an empty database");
+    work(&store, &simulator, &tenant, args.devices).await?;
+    let seconds = started.elapsed().as_secs_f32();
+
+    let status = store.status().await?;
+    let mine = status.tenants.iter().find(|t| t.tenant == TENANT).cloned().unwrap_or_default();
+    say(&report(&store, &simulator, &mine, &url, seconds).await?)?;
+    store.close().await;
+    simulator.shutdown().await.map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+fn say(text: &str) -> Result<(), Failure> {
+    super::print(text)
+}
+
+/// An empty database with this program's schema. One that holds anything but an earlier demo is refused.
+async fn prepare(url: &DatabaseUrl, tenant: &TenantName) -> Result<Arc<dyn Store>, Failure> {
+    if let DatabaseKind::Sqlite { path } = url.kind()
+        && path.exists()
+    {
+        let old = database::open_url(url, false).await.map_err(|mut failure| {
+            failure.message =
+                format!("{}: the demo makes a new file, and this one is no earlier demo's", failure.message);
+            failure
+        })?;
+        only_a_demo(&*old, url).await?;
+        old.close().await;
+        remove(&path)?;
+    }
+    let store = database::open_url(url, true).await?;
+    store.migrate().await.map_err(|error| database::at(url, error))?;
+    only_a_demo(&*store, url).await?;
+    if !store.results(&ResultFilter { all_attempts: true, ..ResultFilter::default() }, 0, 1).await?.is_empty() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{url} holds the results of an earlier demo, and results are never deleted: give an empty database"
+            ),
+        ));
+    }
+    store.register_tenants(std::slice::from_ref(tenant)).await?;
+    Ok(store)
+}
+
+async fn only_a_demo(store: &dyn Store, url: &DatabaseUrl) -> Result<(), Failure> {
+    match store.status().await?.tenants.iter().find(|tenant| tenant.tenant != TENANT) {
+        None => Ok(()),
+        Some(other) => Err(Failure::new(
+            Exit::Usage,
+            format!("{url} holds a real queue (tenant {}): the demo wants an empty database of its own", other.tenant),
+        )),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(Exit::Failure, format!("{}: {error}", Path::new(&file).display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A fleet that holds the reference page's two devices, and two faults on the way.
+fn simulator(devices: u32) -> Result<Simulator, Failure> {
+    let faults = "429:2@2,503@4".parse().map_err(|error| Failure::new(Exit::Failure, error))?;
+    let options = simulator::Options {
+        devices: devices.saturating_sub(2) as usize,
+        latency: Duration::from_millis(300),
+        faults,
+        ..simulator::Options::default()
+    };
+    Simulator::start(options).map_err(|error| Failure::new(Exit::Failure, error))
+}
+
+/// As any producer would, in one transaction.
+async fn insert(url: &DatabaseUrl, devices: &[ManagedDeviceId]) -> Result<(), Failure> {
+    let failed = |error: sqlx::Error| database::at(url, error.into());
+    let reason = "to see how it works";
+    match url.kind() {
+        DatabaseKind::Sqlite { .. } => {
+            let mut connection = SqliteConnection::connect(url.expose()).await.map_err(failed)?;
+            let mut tx = connection.begin().await.map_err(failed)?;
+            for device in devices {
+                let insert = sqlx::query(INSERT_SQLITE).bind(device.to_string()).bind(reason);
+                insert.execute(&mut *tx).await.map_err(failed)?;
+            }
+            tx.commit().await.map_err(failed)
+        }
+        DatabaseKind::Postgres => {
+            let mut connection = PgConnection::connect(url.expose()).await.map_err(failed)?;
+            let mut tx = connection.begin().await.map_err(failed)?;
+            for device in devices {
+                let insert = sqlx::query(INSERT_POSTGRES).bind(device.to_string()).bind(reason);
+                insert.execute(&mut *tx).await.map_err(failed)?;
+            }
+            tx.commit().await.map_err(failed)
+        }
+    }
+}
+
+/// Runs the daemon's engine until the queue is empty.
+async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName, devices: u32) -> Result<(), Failure> {
+    let bar = progress(devices);
+    telemetry::init_on(&bar);
+    let client = GraphClient::new(&simulated_tenant(simulator)?, Duration::from_secs(30))
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    let graphs = vec![(tenant.clone(), Arc::new(client) as Arc<dyn Graph>)];
+    let engine = Engine::new(Arc::clone(store), graphs, settings(devices), WorkerId::fresh());
+    engine.start().await?;
+
+    let stop = CancellationToken::new();
+    let (ended, ()) = tokio::join!(engine.run(stop.clone()), async {
+        watch(store, &bar, devices).await;
+        stop.cancel();
+    });
+    ended?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+async fn watch(store: &Arc<dyn Store>, bar: &ProgressBar, devices: u32) {
+    // Twice what the simulator's own throttle allows for.
+    let limit = Duration::from_secs(60 + u64::from(devices) / 250);
+    let started = BootInstant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    while started.elapsed() < limit {
+        tick.tick().await;
+        let Ok(status) = store.status().await else { continue };
+        let Some(mine) = status.tenants.iter().find(|tenant| tenant.tenant == TENANT) else { continue };
+        let pending = mine.ready + mine.waiting + mine.sending + mine.unknown + mine.held;
+        bar.set_position(u64::from(devices).saturating_sub(u64::try_from(pending).unwrap_or(0)));
+        if pending == 0 {
+            return;
+        }
+    }
+}
+
+fn progress(devices: u32) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(Some(devices.into()), target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} devices, {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn simulated_tenant(simulator: &Simulator) -> Result<config::Tenant, Failure> {
+    let url = |text: &str| text.parse().map_err(|error| Failure::new(Exit::Failure, format!("{text}: {error}")));
+    Ok(config::Tenant {
+        graph_url: url(simulator.graph_url())?,
+        authority_url: url(simulator.authority_url())?,
+        tenant_id: simulator.tenant_id().to_string(),
+        client_id: simulator.client_id().to_string(),
+        client_secret_file: simulator.client_secret_file().to_owned(),
+    })
+}
+
+/// Small calls, so that there is something to see.
+fn settings(devices: u32) -> Settings {
+    let mut settings = Settings::from(&config::Config::default());
+    settings.worker.max_calls_in_flight = 2;
+    settings.batch.max_devices = (devices / 10).clamp(1, 100) as usize;
+    settings.retry.first_delay = Duration::from_secs(1);
+    settings
+}
+
+async fn report(
+    store: &Arc<dyn Store>,
+    simulator: &Simulator,
+    mine: &TenantStatus,
+    url: &DatabaseUrl,
+    seconds: f32,
+) -> Result<String, Failure> {
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_header(["bucket", "devices"]);
+    let buckets = [
+        (Bucket::Successful, mine.successful),
+        (Bucket::Failed, mine.failed),
+        (Bucket::NotFound, mine.not_found),
+        (Bucket::NotSupported, mine.not_supported),
+    ];
+    for (bucket, devices) in buckets {
+        table.add_row([bucket.as_str().to_owned(), devices.to_string()]);
+    }
+    let done: i64 = buckets.iter().map(|(_, devices)| devices).sum();
+
+    let mut wiped: HashMap<ManagedDeviceId, u32> = HashMap::new();
+    for entry in simulator.ledger() {
+        *wiped.entry(entry.managed_device_id).or_default() += 1;
+    }
+    let twice = wiped.values().filter(|times| **times > 1).count();
+    let mut text = format!("\n{table}\n\n{done} requests ended in {seconds:.1} s. ");
+    text +=
+        &format!("The simulated Graph's own ledger: {} devices reprovisioned, {twice} of them twice.\n", wiped.len());
+    text += "\nThe two devices of Microsoft's reference page:\n";
+    for id in ["30d0e128-de93-41dc-89ec-33d84bb662a0", "7c82a3e3-9459-44e4-94d9-b92f93bf78dd"] {
+        let filter = ResultFilter { device: id.parse().ok(), ..ResultFilter::default() };
+        for row in store.results(&filter, 0, 10).await? {
+            text += &format!("  {id}  {}\n", row.bucket);
+        }
+    }
+    let client = match url.kind() {
+        DatabaseKind::Sqlite { path } => format!("sqlite3 -header -column {}", path.display()),
+        DatabaseKind::Postgres => format!("psql '{url}'"),
+    };
+    text += &format!(
+        "\nLook further:
+  {client} \"SELECT bucket, count(*) FROM device_results WHERE final GROUP BY bucket\"
+  {client} \"SELECT sent_at, state, http_status, device_count, error_code FROM graph_calls ORDER BY sent_at\"
+  {client} \"SELECT * FROM device_history WHERE managed_device_id = '7c82a3e3-9459-44e4-94d9-b92f93bf78dd' ORDER BY at, step\"\n"
+    );
+    let pending = mine.ready + mine.waiting + mine.sending + mine.unknown + mine.held;
+    if pending > 0 || twice > 0 {
+        super::print(&text)?;
+        return Err(Failure::new(
+            Exit::Failure,
+            format!("the demo did not end as it should: {pending} requests are still pending"),
+        ));
+    }
+    Ok(text)
+}

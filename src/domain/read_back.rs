@@ -1,0 +1,256 @@
+//! Settling a doubt by what Graph's remote action results show: evidence, or patience, or a person. Never a guess.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::id::{CallId, ManagedDeviceId, RequestId};
+use super::lifecycle::Bucket;
+use super::printable::printable;
+
+/// A queue entry in `unknown`: one device of a call that has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// The request.
+    pub request_id: RequestId,
+    /// Its device.
+    pub device: ManagedDeviceId,
+    /// The call that may have been carried out.
+    pub call_id: CallId,
+    /// When its intent was committed: it was not sent before, by the database's clock.
+    pub sent_at: DateTime<Utc>,
+    /// When it was given up: it was not sent after, by the database's clock.
+    pub given_up_at: DateTime<Utc>,
+    /// Attempts charged, this one among them.
+    pub attempts: u32,
+    /// Other calls of ours near this one that Graph accepted for this device: as many actions are theirs.
+    pub explained: u32,
+    /// The database's now.
+    pub now: DateTime<Utc>,
+}
+
+/// One entry of `getCloudPcRemoteActionResults`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteAction {
+    /// `actionName`
+    pub name: String,
+    /// `actionState`
+    pub state: String,
+    /// `startDateTime`, by Graph's clock.
+    pub started_at: Option<DateTime<Utc>>,
+}
+
+/// What reading back gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadBack {
+    /// The device's remote actions, as Graph shows them now.
+    Seen(Vec<RemoteAction>),
+    /// Nothing could be read.
+    Failed {
+        /// Why.
+        reason: String,
+        /// Graph's wish to be left alone, where it has one.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// `[reconcile]`, as far as it decides here.
+#[derive(Debug, Clone)]
+pub struct ReconcilePolicy {
+    /// Not read before.
+    pub first_after: Duration,
+    /// What is not shown by then did not happen.
+    pub settle_after: Duration,
+    /// A doubt that nothing could be learnt about by then goes to a person.
+    pub give_up_after: Duration,
+    /// How far Graph's clock may be from the database's.
+    pub clock_margin: Duration,
+    /// Attempts a request may be charged with.
+    pub max_attempts: u32,
+}
+
+/// What becomes of a doubt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settlement {
+    /// The request ends, on the word of the read-back.
+    Final {
+        /// Its bucket.
+        bucket: Bucket,
+        /// The evidence in a sentence.
+        detail: String,
+    },
+    /// It did not happen: queued for a new attempt.
+    QueueAgain {
+        /// The evidence in a sentence.
+        detail: String,
+    },
+    /// Nothing is proven yet.
+    AskAgain {
+        /// Time until the next look.
+        after: Duration,
+        /// What was seen.
+        detail: String,
+    },
+    /// A person decides.
+    Hold {
+        /// What was seen, and not seen.
+        detail: String,
+    },
+}
+
+/// Settles one doubt.
+///
+/// Source: the reference page of `cloudPcRemoteActionResult`: `startDateTime` is Graph's clock, so it is compared with a
+/// margin; and an entry that is missing proves nothing until the settling time is over.
+pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
+    let actions = match read {
+        ReadBack::Failed { reason, retry_after } => {
+            let reason = format!("nothing could be read back: {reason}");
+            return wait_or_hold(doubt, policy, reason, retry_after.unwrap_or_default());
+        }
+        ReadBack::Seen(actions) => actions,
+    };
+    let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
+    let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let reprovisions: Vec<&RemoteAction> =
+        actions.iter().filter(|action| action.name.eq_ignore_ascii_case("reprovision")).collect();
+    let ours: Vec<&&RemoteAction> =
+        reprovisions.iter().filter(|action| action.started_at.is_some_and(|at| at >= earliest)).collect();
+
+    if ours.len() > doubt.explained as usize {
+        return ours.iter().max_by_key(|action| action.started_at).map_or_else(
+            || wait_or_hold(doubt, policy, "read-back is empty".to_owned(), Duration::ZERO),
+            |action| happened(action),
+        );
+    }
+    if reprovisions.iter().any(|action| action.started_at.is_none()) {
+        let seen = "read-back shows a Reprovision without a start time, which may be this one or an old one";
+        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+    }
+    // An earlier call of ours accounts for what began before this one; what began after it could be either's.
+    if ours.iter().any(|action| action.started_at.is_some_and(|at| at >= doubt.sent_at)) {
+        let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
+        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+    }
+    let since_given_up = since(doubt.given_up_at, doubt.now);
+    if since_given_up < policy.settle_after {
+        let left = policy.settle_after.saturating_sub(since_given_up);
+        return Settlement::AskAgain {
+            after: next_look(doubt, policy).min(left),
+            detail: "read-back shows no Reprovision yet".to_owned(),
+        };
+    }
+    let detail =
+        format!("read-back shows no Reprovision {} s after the call: it did not happen", since_given_up.as_secs());
+    if doubt.attempts < policy.max_attempts {
+        Settlement::QueueAgain { detail }
+    } else {
+        Settlement::Final {
+            bucket: Bucket::Failed,
+            detail: format!("{detail}, on attempt {} of {}", doubt.attempts, policy.max_attempts),
+        }
+    }
+}
+
+/// A reprovision of ours is there. `successful` means accepted, here as in an answer; how far it got is in the detail.
+fn happened(action: &RemoteAction) -> Settlement {
+    let started = action.started_at.map_or_else(String::new, |at| format!(" started {}", at.to_rfc3339()));
+    let detail = format!("read-back shows Reprovision {}{started} by Graph's clock", printable(&action.state, 40));
+    let bucket =
+        if action.state.eq_ignore_ascii_case("notSupported") { Bucket::NotSupported } else { Bucket::Successful };
+    Settlement::Final { bucket, detail }
+}
+
+fn wait_or_hold(doubt: &Doubt, policy: &ReconcilePolicy, seen: String, at_least: Duration) -> Settlement {
+    if since(doubt.sent_at, doubt.now) >= policy.give_up_after {
+        Settlement::Hold { detail: seen }
+    } else {
+        Settlement::AskAgain { after: next_look(doubt, policy).max(at_least), detail: seen }
+    }
+}
+
+/// Looks get rarer as the doubt gets older: each waits as long again as the doubt is old.
+fn next_look(doubt: &Doubt, policy: &ReconcilePolicy) -> Duration {
+    policy.first_after.max(since(doubt.given_up_at, doubt.now))
+}
+
+fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
+    (now - then).to_std().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: ReconcilePolicy = ReconcilePolicy {
+        first_after: Duration::from_secs(60),
+        settle_after: Duration::from_secs(900),
+        give_up_after: Duration::from_secs(7200),
+        clock_margin: Duration::from_secs(120),
+        max_attempts: 3,
+    };
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn doubt(now: i64) -> Doubt {
+        Doubt {
+            request_id: RequestId(1),
+            device: uuid::Uuid::from_u128(1).try_into().unwrap(),
+            call_id: CallId(uuid::Uuid::from_u128(2)),
+            sent_at: at(0),
+            given_up_at: at(60),
+            attempts: 1,
+            explained: 0,
+            now: at(now),
+        }
+    }
+
+    fn action(name: &str, started: Option<i64>) -> RemoteAction {
+        RemoteAction { name: name.to_owned(), state: "active".to_owned(), started_at: started.map(at) }
+    }
+
+    fn seen(actions: &[RemoteAction], doubt: &Doubt) -> &'static str {
+        match settle(doubt, &ReadBack::Seen(actions.to_vec()), &POLICY) {
+            Settlement::Final { bucket, .. } => bucket.as_str(),
+            Settlement::QueueAgain { .. } => "queued",
+            Settlement::AskAgain { .. } => "ask again",
+            Settlement::Hold { .. } => "hold",
+        }
+    }
+
+    #[test]
+    fn a_reprovision_since_the_call_less_the_margin_means_that_it_happened() {
+        for started in [-120, 0, 30, 5000] {
+            assert_eq!(seen(&[action("Reprovision", Some(started))], &doubt(120)), "successful", "{started}");
+        }
+        assert_eq!(seen(&[action("Reprovision", Some(-121))], &doubt(120)), "ask again");
+        assert_eq!(seen(&[action("Restore", Some(10)), action("Reboot", None)], &doubt(120)), "ask again");
+    }
+
+    #[test]
+    fn what_is_not_shown_did_not_happen_only_once_the_settling_time_is_over() {
+        assert_eq!(seen(&[], &doubt(959)), "ask again");
+        assert_eq!(seen(&[], &doubt(960)), "queued");
+        assert_eq!(seen(&[], &Doubt { attempts: 3, ..doubt(960) }), "failed");
+    }
+
+    #[test]
+    fn a_reprovision_that_may_be_another_calls_is_never_taken_for_this_one_nor_for_none() {
+        let twice = Doubt { explained: 1, ..doubt(960) };
+        assert_eq!(seen(&[action("Reprovision", Some(-60))], &twice), "queued");
+        assert_eq!(seen(&[action("Reprovision", Some(5))], &twice), "ask again");
+        assert_eq!(seen(&[action("Reprovision", Some(5))], &Doubt { now: at(7200), ..twice.clone() }), "hold");
+        assert_eq!(seen(&[action("Reprovision", Some(-60)), action("Reprovision", Some(5))], &twice), "successful");
+        assert_eq!(seen(&[action("Reprovision", None)], &doubt(7200)), "hold");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_asked_again_no_sooner_than_graph_wishes_and_goes_to_a_person_in_the_end() {
+        let failed = ReadBack::Failed { reason: "HTTP 429".to_owned(), retry_after: Some(Duration::from_secs(300)) };
+        let Settlement::AskAgain { after, .. } = settle(&doubt(70), &failed, &POLICY) else { panic!() };
+        assert_eq!(after, Duration::from_secs(300));
+        assert!(matches!(settle(&doubt(7200), &failed, &POLICY), Settlement::Hold { .. }));
+    }
+}

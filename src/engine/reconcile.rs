@@ -1,0 +1,124 @@
+//! The reconciler: looks at calls in doubt and settles them by evidence, or hands them to a person.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use super::Tenant;
+use crate::config::{Reconcile, UnknownPolicy};
+use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, settle};
+use crate::store::{Store, StoreError};
+
+/// Doubts looked at in one round, and so settled in one transaction.
+const ROUND: u32 = 100;
+
+/// Read-backs under way at once: well within Graph's allowance for reads.
+const READS_AT_ONCE: usize = 4;
+
+/// Works beside the queue and never holds it up.
+pub(super) struct Reconciler {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) settings: Reconcile,
+    pub(super) max_attempts: u32,
+    /// Settled doubts may let the queue go on.
+    pub(super) nudge: Arc<Notify>,
+}
+
+impl Reconciler {
+    /// Runs for as long as the process lives.
+    pub(super) async fn run(self) {
+        let pause = self.settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30));
+        let mut failing = false;
+        loop {
+            match self.round().await {
+                Ok(more) => {
+                    if std::mem::take(&mut failing) {
+                        info!("calls in doubt are looked at again");
+                    }
+                    if more {
+                        continue;
+                    }
+                }
+                Err(problem) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        warn!(
+                            error = problem.to_string(),
+                            "calls in doubt cannot be looked at until the database answers again"
+                        );
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One look at every tenant. `true`: there is more to look at now.
+    async fn round(&self) -> Result<bool, StoreError> {
+        let policy = self.policy();
+        let mut more = false;
+        for tenant in &self.tenants {
+            let doubts = self.store.doubts(&tenant.name, &policy, ROUND).await?;
+            if doubts.is_empty() {
+                continue;
+            }
+            more |= doubts.len() == ROUND as usize;
+            let settled: Vec<(Doubt, Settlement)> = futures_util::stream::iter(doubts)
+                .map(|doubt| self.look(tenant, doubt, &policy))
+                .buffer_unordered(READS_AT_ONCE)
+                .collect()
+                .await;
+            self.store.settle(&settled).await?;
+            log(tenant, &settled);
+            self.nudge.notify_one();
+        }
+        Ok(more)
+    }
+
+    fn policy(&self) -> ReconcilePolicy {
+        let settings = &self.settings;
+        ReconcilePolicy {
+            // What goes straight to a person need not wait for Graph to show anything.
+            first_after: match settings.unknown_policy {
+                UnknownPolicy::ReadBack => settings.first_after,
+                UnknownPolicy::Hold => Duration::ZERO,
+            },
+            settle_after: settings.settle_after,
+            give_up_after: settings.give_up_after,
+            clock_margin: settings.clock_margin,
+            max_attempts: self.max_attempts,
+        }
+    }
+
+    async fn look(&self, tenant: &Tenant, doubt: Doubt, policy: &ReconcilePolicy) -> (Doubt, Settlement) {
+        let settlement = match self.settings.unknown_policy {
+            UnknownPolicy::ReadBack => settle(&doubt, &tenant.graph.remote_actions(doubt.device).await, policy),
+            UnknownPolicy::Hold => {
+                Settlement::Hold { detail: "reconcile.unknown_policy is \"hold\": a person decides".to_owned() }
+            }
+        };
+        (doubt, settlement)
+    }
+}
+
+/// One line for each call, and one for each way its devices went.
+fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
+    let count = |which: fn(&Settlement) -> bool| settled.iter().filter(|(_, settlement)| which(settlement)).count();
+    let ended = count(|s| matches!(s, Settlement::Final { .. }));
+    let queued_again = count(|s| matches!(s, Settlement::QueueAgain { .. }));
+    let held = count(|s| matches!(s, Settlement::Hold { .. }));
+    let open = count(|s| matches!(s, Settlement::AskAgain { .. }));
+    let seen = settled.iter().find_map(|(_, settlement)| match settlement {
+        Settlement::Hold { detail } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
+        _ => None,
+    });
+    if held > 0 {
+        error!(tenant = %tenant.name, held, seen, "devices in doubt could not be settled by reading back: a person must decide");
+    }
+    if ended + queued_again > 0 || open > 0 {
+        info!(tenant = %tenant.name, ended, queued_again, still_open = open, seen, "devices in doubt were read back");
+    }
+}

@@ -1,0 +1,165 @@
+//! The daemon as a real child process, against a simulated Graph over HTTP.
+
+use std::future::Future;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reprovisiond::simulator::{Options, Shares, Simulator, Throttle};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::Scratch;
+
+/// How long anything may take before a test gives up on it: a bound, never a wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A simulator without invented trouble: whatever goes wrong, a test has asked for.
+pub(crate) fn calm() -> Options {
+    Options { devices: 2000, shares: Shares::NONE, throttle: Throttle::Off, ..Options::default() }
+}
+
+/// Settings that let a test end soon: everything that waits, waits briefly.
+pub(crate) const BRISK: &str = r#"
+[retry]
+first_delay = "20ms"
+longest_delay = "200ms"
+"#;
+
+/// A daemon, its configuration and its simulator.
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    config: TempDir,
+}
+
+impl Daemon {
+    /// Migrates the database and starts the daemon, with `settings` as TOML beside database and tenant.
+    pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
+        let config = tempfile::tempdir().unwrap();
+        let toml = format!(
+            "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = {:?}\n",
+            scratch.url,
+            simulator.graph_url(),
+            simulator.authority_url(),
+            simulator.tenant_id(),
+            simulator.client_id(),
+            simulator.client_secret_file()
+        );
+        std::fs::write(config.path().join("reprovisiond.toml"), toml).unwrap();
+        let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config };
+        let migrated = daemon.child.wait().await.unwrap();
+        assert!(migrated.success(), "{}", read(&mut daemon.child).await);
+        daemon.run(simulator).await;
+        daemon
+    }
+
+    /// Starts the process again, on the same configuration.
+    pub(crate) async fn run(&mut self, simulator: &Simulator) {
+        let mut command = command(&self.config, &["run"]);
+        if let Some(ca) = simulator.ca_file() {
+            command.env("SSL_CERT_FILE", ca);
+        }
+        self.child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        self.lines = Arc::clone(&lines);
+        let gathered = Arc::clone(&lines);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = stderr.next_line().await {
+                gathered.lock().unwrap().push(line);
+            }
+        });
+        self.until("the daemon has started", async || {
+            lines.lock().unwrap().iter().any(|line| line.contains("\"started\""))
+        })
+        .await;
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    /// Asks again and again until `holds`, and shows the log if it never does.
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, mut holds: impl FnMut() -> F) {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while !holds().await {
+                tick.tick().await;
+            }
+        });
+        assert!(waited.await.is_ok(), "never came: {what}\n{}", self.log().join("\n"));
+    }
+
+    /// Until no request is pending in any state.
+    pub(crate) async fn until_all_ended(&self, scratch: &Scratch) {
+        self.until("every request has ended", async || {
+            scratch.rows("SELECT count(*) FROM reprovision_queue").await == "0"
+        })
+        .await;
+    }
+
+    /// Until `sql` gives `expected`.
+    pub(crate) async fn until_rows(&self, scratch: &Scratch, sql: &str, expected: &str) {
+        self.until(&format!("{sql} = {expected}"), async || scratch.rows(sql).await == expected).await;
+    }
+
+    /// Sends a signal, as `kill` does.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = i32::try_from(self.child.id().unwrap()).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// SIGTERM, and the way it ended.
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.ended().await
+    }
+
+    /// The way it ended, once it has.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("the daemon does not end\n{}", self.log().join("\n"))).unwrap()
+    }
+}
+
+impl Scratch {
+    /// What the database's own client prints for `sql`.
+    pub(crate) async fn rows(&self, sql: &str) -> String {
+        self.sqlite3_or_psql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Asks for the first `n` of the simulator's devices, one row each, in one statement.
+    pub(crate) async fn request(&self, simulator: &Simulator, n: usize) {
+        let rows: Vec<String> =
+            simulator.devices().iter().take(n).map(|device| format!("('{}')", device.managed_device_id)).collect();
+        self.rows(&format!("INSERT INTO reprovision_requests (managed_device_id) VALUES {}", rows.join(","))).await;
+    }
+}
+
+fn spawn(config: &TempDir, args: &[&str]) -> Child {
+    command(config, args).spawn().unwrap()
+}
+
+fn command(config: &TempDir, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+    command
+        .args(args)
+        .arg("--config")
+        .arg(config.path().join("reprovisiond.toml"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+async fn read(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        tokio::io::AsyncReadExt::read_to_string(&mut stderr, &mut text).await.unwrap();
+    }
+    text
+}
