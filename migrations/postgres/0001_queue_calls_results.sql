@@ -205,9 +205,10 @@ CREATE TRIGGER device_results_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION reprovisiond_refuse('device_results is append-only: a result is never changed or deleted');
 CREATE TRIGGER graph_calls_append_only BEFORE DELETE OR TRUNCATE ON graph_calls
     FOR EACH STATEMENT EXECUTE FUNCTION reprovisiond_refuse('graph_calls is append-only: evidence is never deleted');
--- An answer that comes after its call was given up completes it, if nothing else has.
+-- What comes after its call was given up completes it once: an answer, or proof that it was never sent.
 CREATE TRIGGER graph_calls_complete_once BEFORE UPDATE ON graph_calls FOR EACH ROW
-    WHEN (OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.http_status IS NULL AND NEW.http_status IS NOT NULL))
+    WHEN (OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.error_code IS NOT DISTINCT FROM 'abandoned'
+                                          AND NEW.state NOT IN ('sending', 'unknown')))
     EXECUTE FUNCTION reprovisiond_refuse('graph_calls is completed once: evidence is never changed');
 CREATE TRIGGER graph_calls_intent_stands BEFORE UPDATE ON graph_calls FOR EACH ROW
     WHEN ((OLD.id, OLD.tenant, OLD.action, OLD.worker, OLD.managed_device_ids, OLD.request_ids, OLD.request_digest, OLD.sent_at)

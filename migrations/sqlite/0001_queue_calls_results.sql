@@ -183,6 +183,8 @@ END;
 
 CREATE TRIGGER reprovision_requests_queue AFTER INSERT ON reprovision_requests
 BEGIN
+    -- Before the insert, -1 stands for an id that is not given yet; here it is one that was given.
+    SELECT RAISE(ABORT, 'reprovision_requests.id is given by the database: leave it out') WHERE NEW.id < 1;
     INSERT INTO reprovision_queue (request_id, tenant, managed_device_id, priority, ready, due_at, expires_at, wait_reason)
     VALUES (NEW.id, NEW.tenant, lower(CASE WHEN substr(NEW.managed_device_id, 1, 1) = '{' AND substr(NEW.managed_device_id, -1) = '}' THEN substr(NEW.managed_device_id, 2, length(NEW.managed_device_id) - 2) ELSE NEW.managed_device_id END), NEW.priority,
             coalesce(strftime('%Y-%m-%dT%H:%M:%fZ', NEW.not_before) <= NEW.created_at, 1),
@@ -200,9 +202,9 @@ BEGIN SELECT RAISE(ABORT, 'device_results is append-only: a result is never chan
 CREATE TRIGGER device_results_no_delete BEFORE DELETE ON device_results
 BEGIN SELECT RAISE(ABORT, 'device_results is append-only: a result is never deleted'); END;
 
--- An answer that comes after its call was given up completes it, if nothing else has.
+-- What comes after its call was given up completes it once: an answer, or proof that it was never sent.
 CREATE TRIGGER graph_calls_complete_once BEFORE UPDATE ON graph_calls
-WHEN OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.http_status IS NULL AND NEW.http_status IS NOT NULL)
+WHEN OLD.state <> 'sending' AND NOT (OLD.state = 'unknown' AND OLD.error_code IS 'abandoned' AND NEW.state NOT IN ('sending', 'unknown'))
 BEGIN SELECT RAISE(ABORT, 'graph_calls is completed once: evidence is never changed'); END;
 CREATE TRIGGER graph_calls_intent_stands BEFORE UPDATE ON graph_calls
 WHEN (OLD.id, OLD.tenant, OLD.action, OLD.worker, OLD.managed_device_ids, OLD.request_ids, OLD.request_digest, OLD.sent_at)
@@ -215,6 +217,24 @@ BEGIN SELECT RAISE(ABORT, 'graph_calls is append-only: evidence is never deleted
 CREATE TRIGGER reprovision_queue_leaves_by_a_result BEFORE DELETE ON reprovision_queue
 WHEN NOT EXISTS (SELECT 1 FROM device_results WHERE request_id = OLD.request_id AND final = 1)
 BEGIN SELECT RAISE(ABORT, 'reprovision_queue: a request leaves the queue only with a final result'); END;
+
+-- OR REPLACE, on an INSERT or an UPDATE, deletes the row in its way and no DELETE trigger hears of it.
+CREATE TRIGGER device_results_no_replace BEFORE INSERT ON device_results
+WHEN EXISTS (SELECT 1 FROM device_results WHERE id = NEW.id)
+    OR NEW.final = 1 AND EXISTS (SELECT 1 FROM device_results WHERE request_id = NEW.request_id AND final = 1)
+BEGIN SELECT RAISE(ABORT, 'device_results is append-only: this result, or the final one of this request, is there already'); END;
+CREATE TRIGGER graph_calls_no_replace BEFORE INSERT ON graph_calls
+WHEN EXISTS (SELECT 1 FROM graph_calls WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'graph_calls is append-only: this call is there already'); END;
+CREATE TRIGGER reprovision_queue_no_replace BEFORE INSERT ON reprovision_queue
+WHEN EXISTS (SELECT 1 FROM reprovision_queue WHERE request_id = NEW.request_id)
+    OR NEW.state <> 'queued' AND EXISTS (SELECT 1 FROM reprovision_queue WHERE managed_device_id = NEW.managed_device_id AND state <> 'queued')
+BEGIN SELECT RAISE(ABORT, 'reprovision_queue: one entry a request, and one a device in sending, unknown or held'); END;
+CREATE TRIGGER reprovision_queue_no_replacing_update BEFORE UPDATE ON reprovision_queue
+WHEN NEW.request_id <> OLD.request_id
+    OR NEW.state <> 'queued' AND EXISTS (SELECT 1 FROM reprovision_queue
+        WHERE managed_device_id = NEW.managed_device_id AND state <> 'queued' AND request_id <> OLD.request_id)
+BEGIN SELECT RAISE(ABORT, 'reprovision_queue: one entry a request, and one a device in sending, unknown or held'); END;
 
 -- A request, and its state now or its final bucket.
 CREATE VIEW request_status AS

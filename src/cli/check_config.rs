@@ -18,14 +18,14 @@ Examples:
   reprovisiond check-config --keys
 
 Exit codes: 0 the configuration is good; 78 it has mistakes, all of which are listed")]
-pub struct CheckConfigArgs {
+pub(super) struct CheckConfigArgs {
     /// Instead, list every key with its meaning, its values, its default and its variable
     #[arg(long)]
     pub keys: bool,
 }
 
 /// Prints `ok` and what is in force to standard output, warnings to standard error; fails with every mistake.
-pub fn run(args: &CheckConfigArgs, sources: &Sources) -> Result<(), Failure> {
+pub(super) fn run(args: &CheckConfigArgs, sources: &Sources) -> Result<(), Failure> {
     if args.keys {
         return print(&mut io::stdout().lock(), &config::reference());
     }

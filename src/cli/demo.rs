@@ -261,25 +261,31 @@ async fn report(
         *wiped.entry(entry.managed_device_id).or_default() += 1;
     }
     let twice = wiped.values().filter(|times| **times > 1).count();
-    let mut text = format!("\n{table}\n\n{done} requests ended in {seconds:.1} s. ");
-    text +=
-        &format!("The simulated Graph's own ledger: {} devices reprovisioned, {twice} of them twice.\n", wiped.len());
-    text += "\nThe two devices of Microsoft's reference page:\n";
+    let mut examples = String::new();
     for id in ["30d0e128-de93-41dc-89ec-33d84bb662a0", "7c82a3e3-9459-44e4-94d9-b92f93bf78dd"] {
         let filter = ResultFilter { device: id.parse().ok(), ..ResultFilter::default() };
         for row in store.results(&filter, 0, 10).await? {
-            text += &format!("  {id}  {}\n", row.bucket);
+            examples.extend(["  ", id, "  ", row.bucket.as_str(), "\n"]);
         }
     }
     let client = match url.kind() {
         DatabaseKind::Sqlite { path } => format!("sqlite3 -header -column {}", path.display()),
         DatabaseKind::Postgres => format!("psql '{url}'"),
     };
-    text += &format!(
-        "\nLook further:
+    let text = format!(
+        "
+{table}
+
+{done} requests ended in {seconds:.1} s. The simulated Graph's own ledger: {wiped} devices reprovisioned, {twice} of them twice.
+
+The two devices of Microsoft's reference page:
+{examples}
+Look further:
   {client} \"SELECT bucket, count(*) FROM device_results WHERE final GROUP BY bucket\"
   {client} \"SELECT sent_at, state, http_status, device_count, error_code FROM graph_calls ORDER BY sent_at\"
-  {client} \"SELECT * FROM device_history WHERE managed_device_id = '7c82a3e3-9459-44e4-94d9-b92f93bf78dd' ORDER BY at, step\"\n"
+  {client} \"SELECT * FROM device_history WHERE managed_device_id = '7c82a3e3-9459-44e4-94d9-b92f93bf78dd' ORDER BY at, step\"
+",
+        wiped = wiped.len()
     );
     let pending = mine.ready + mine.waiting + mine.sending + mine.unknown + mine.held;
     if pending > 0 || twice > 0 {

@@ -76,6 +76,7 @@ pub(crate) enum Output {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "one value a process, parsed once")]
 enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Exit, Failure, Global, database};
 use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
-use crate::engine::{Engine, EngineError, Settings};
+use crate::engine::{Engine, EngineError, Graphs, Settings};
 use crate::graph::{Graph, GraphClient};
 use crate::telemetry;
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
 }
 
 /// One client for each tenant.
-pub(super) fn graphs(config: &Config) -> Result<Vec<(TenantName, Arc<dyn Graph>)>, Failure> {
+fn graphs(config: &Config) -> Result<Graphs, Failure> {
     config
         .tenants
         .iter()

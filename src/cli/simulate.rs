@@ -42,7 +42,7 @@ While it runs:
 /// Runs a simulated Microsoft Graph and Entra ID on a loopback port.
 #[derive(Debug, Clone, clap::Args)]
 #[command(before_help = EXAMPLES, after_help = format!("{}\n\n{WHILE_IT_RUNS}", fault_spec::SYNTAX))]
-pub struct SimulateArgs {
+pub(super) struct SimulateArgs {
     /// Loopback address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
@@ -105,7 +105,7 @@ pub struct SimulateArgs {
 }
 
 /// Serves until SIGINT or SIGTERM.
-pub async fn run(args: &SimulateArgs) -> Result<(), Failure> {
+pub(super) async fn run(args: &SimulateArgs) -> Result<(), Failure> {
     // Before the first line: whoever reads it may send a signal at once.
     let on_signal = |error| Failure::new(Exit::Failure, format_args!("cannot wait for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(on_signal)?;

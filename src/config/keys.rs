@@ -99,7 +99,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "worker.send_within",
         "10s",
-        time(S, MIN.saturating_mul(10), |c| &mut c.worker.send_within),
+        time(MS.saturating_mul(100), MIN.saturating_mul(10), |c| &mut c.worker.send_within),
         "The oldest an intent may be when its call leaves; must be shorter than worker.lease",
     ),
     key(
@@ -118,26 +118,26 @@ pub(super) const KEYS: &[Key] = &[
         "graph.action",
         "bulk-reprovision-cloud-pc",
         Setting::Word(&[(Action::BulkReprovisionCloudPc.as_str(), |c| {
-            c.graph.action = Action::BulkReprovisionCloudPc
+            c.graph.action = Action::BulkReprovisionCloudPc;
         })]),
         "The Graph action that is called",
     ),
     key(
         "graph.call_timeout",
         "60s",
-        time(S, MIN.saturating_mul(10), |c| &mut c.graph.call_timeout),
+        time(MS.saturating_mul(100), MIN.saturating_mul(10), |c| &mut c.graph.call_timeout),
         "Time for a whole call, from connecting to the last byte; a call that takes longer is in doubt",
     ),
     key(
         "retry.first_delay",
         "2s",
-        time(MS.saturating_mul(100), HOUR, |c| &mut c.retry.first_delay),
+        time(MS.saturating_mul(10), HOUR, |c| &mut c.retry.first_delay),
         "The cap of the first delay; the delay itself is drawn at random below it",
     ),
     key(
         "retry.longest_delay",
         "5m",
-        time(S, HOUR.saturating_mul(24), |c| &mut c.retry.longest_delay),
+        time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.retry.longest_delay),
         "The cap that delays never pass; at least retry.first_delay",
     ),
     key(

@@ -183,10 +183,10 @@ mod tests {
     use super::*;
 
     const POLICY: ReconcilePolicy = ReconcilePolicy {
-        first_after: Duration::from_secs(60),
-        settle_after: Duration::from_secs(900),
-        give_up_after: Duration::from_secs(7200),
-        clock_margin: Duration::from_secs(120),
+        first_after: Duration::from_mins(1),
+        settle_after: Duration::from_mins(15),
+        give_up_after: Duration::from_hours(2),
+        clock_margin: Duration::from_mins(2),
         max_attempts: 3,
     };
 
@@ -248,9 +248,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_asked_again_no_sooner_than_graph_wishes_and_goes_to_a_person_in_the_end() {
-        let failed = ReadBack::Failed { reason: "HTTP 429".to_owned(), retry_after: Some(Duration::from_secs(300)) };
+        let failed = ReadBack::Failed { reason: "HTTP 429".to_owned(), retry_after: Some(Duration::from_mins(5)) };
         let Settlement::AskAgain { after, .. } = settle(&doubt(70), &failed, &POLICY) else { panic!() };
-        assert_eq!(after, Duration::from_secs(300));
+        assert_eq!(after, Duration::from_mins(5));
         assert!(matches!(settle(&doubt(7200), &failed, &POLICY), Settlement::Hold { .. }));
     }
 }

@@ -58,9 +58,16 @@ pub fn verdict(
     let (state, entries, tenant) = match meaning {
         Meaning::Answered { devices, surplus: unasked } => {
             surplus = unasked;
+            // Lists that place no device leave the whole call in doubt; what they do say is kept all the same.
+            let placed = devices.iter().any(|device| matches!(device, DeviceAnswer::Bucket(_)));
+            let (state, tenant) = if placed {
+                (CallState::Answered, TenantEffect::Clear)
+            } else {
+                (CallState::Unknown, TenantEffect::Caution)
+            };
             let answers = ended.sent.iter().zip(devices);
             let entries = answers.map(|(sent, answer)| (sent.request_id, one(sent, answer, ended.now, policy, delay)));
-            (CallState::Answered, entries.collect(), TenantEffect::Clear)
+            (state, entries.collect(), tenant)
         }
         Meaning::Unknown { reason } => (
             CallState::Unknown,
@@ -132,3 +139,6 @@ fn one(
         DeviceAnswer::Bucket(bucket) => EntryEffect::Final { bucket, source: Source::Answer, detail: None },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,15 @@ impl Call {
         loop {
             match self.store.record(recording, evidence).await {
                 Ok(Recorded::Done) => break,
+                Ok(Recorded::TooLateFor(devices)) => {
+                    error!(
+                        call.id = %self.intent.call_id,
+                        tenant = %self.tenant.name,
+                        devices,
+                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, compare it with their results"
+                    );
+                    break;
+                }
                 // After a failure this may be our own COMMIT, whose answer was lost.
                 Ok(Recorded::Superseded) if failures > 0 => {
                     info!(call.id = %self.intent.call_id, "the call was completed already");

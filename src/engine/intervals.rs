@@ -41,7 +41,7 @@ mod tests {
             multiplier: 2.0,
             max_attempts: 3,
             failed: false,
-            blocked_probe_interval: Duration::from_secs(900),
+            blocked_probe_interval: Duration::from_mins(15),
         }
     }
 

@@ -87,11 +87,11 @@ pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>) {
     loop {
         tokio::time::sleep(lease.length / 3).await;
         match lease.renew(&*store).await {
-            Ok(()) if failing => {
-                info!(worker.id = %lease.worker, "the lease is renewed again");
-                failing = false;
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    info!(worker.id = %lease.worker, "the lease is renewed again");
+                }
             }
-            Ok(()) => {}
             Err(problem) if !failing => {
                 warn!(worker.id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
                 failing = true;

@@ -61,6 +61,9 @@ impl From<&Config> for Settings {
     }
 }
 
+/// The tenants and how each is reached.
+pub type Graphs = Vec<(TenantName, Arc<dyn Graph>)>;
+
 /// Why the engine stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -149,12 +152,7 @@ struct DatabaseHealth {
 
 impl Engine {
     /// An engine for the tenants that `graphs` can reach.
-    pub fn new(
-        store: Arc<dyn Store>,
-        graphs: Vec<(TenantName, Arc<dyn Graph>)>,
-        settings: Settings,
-        worker: WorkerId,
-    ) -> Self {
+    pub fn new(store: Arc<dyn Store>, graphs: Graphs, settings: Settings, worker: WorkerId) -> Self {
         let tenant = |(name, graph)| Arc::new(Tenant { name, graph, hold_until: Mutex::default() });
         let lease = Arc::new(Lease::new(worker, settings.worker.lease));
         Self { store, tenants: graphs.into_iter().map(tenant).collect(), settings, worker, lease }

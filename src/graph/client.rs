@@ -1,5 +1,6 @@
 //! One call to Graph: the request, the answer, the evidence.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -87,7 +88,12 @@ impl Graph for GraphClient {
     }
 
     fn digest(&self, devices: &[ManagedDeviceId]) -> String {
-        Sha256::digest(wire::request_body(devices)).iter().map(|byte| format!("{byte:02x}")).collect()
+        let digest = Sha256::digest(wire::request_body(devices));
+        digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: &Fence<'_>) -> Reply {

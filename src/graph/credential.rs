@@ -53,7 +53,7 @@ struct State {
 
 /// A token is renewed this long before it expires (or half its life, if that is shorter), so that it lives through the
 /// call it is used for.
-const RENEW_BEFORE: Duration = Duration::from_secs(300);
+const RENEW_BEFORE: Duration = Duration::from_mins(5);
 
 #[derive(Deserialize)]
 struct TokenAnswer {
@@ -104,7 +104,7 @@ impl Credential {
                 let now = BootInstant::now();
                 let token = Token {
                     text,
-                    renew_at: now.plus(lifetime - RENEW_BEFORE.min(lifetime / 2)),
+                    renew_at: now.plus(lifetime.saturating_sub(RENEW_BEFORE.min(lifetime / 2))),
                     expires_at: now.plus(lifetime),
                     renewed: std::mem::take(&mut state.last_was_refused),
                 };

@@ -198,6 +198,9 @@ pub struct Claimed {
 pub enum Recorded {
     /// As decided.
     Done,
+    /// The call had been given up, and for so many of its devices the doubt was settled before this answer came. The
+    /// evidence is kept on the call; those devices stay as they were settled, the others go as decided.
+    TooLateFor(usize),
     /// The call had already been completed, or had been given up and this brings no better evidence. Nothing was changed.
     Superseded,
 }

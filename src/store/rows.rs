@@ -7,7 +7,7 @@ use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Sourc
 use crate::domain::plan::Entry;
 use crate::domain::read_back::Settlement;
 
-use super::{Enqueued, StoreError, TenantStatus};
+use super::{Enqueued, Recorded, StoreError, TenantStatus};
 
 /// The effects of one recording as columns, ready for `UNNEST` or `json_each`.
 #[derive(Debug, Default)]
@@ -45,9 +45,10 @@ pub(super) struct QueueColumns {
 }
 
 impl Effects {
-    pub(super) fn of(entries: &[(RequestId, EntryEffect)]) -> Self {
+    /// The effects on the entries that `open` lets through.
+    pub(super) fn of(entries: &[(RequestId, EntryEffect)], open: &[i64]) -> Self {
         let mut effects = Self::default();
-        for (request, effect) in entries {
+        for (request, effect) in entries.iter().filter(|(request, _)| open.contains(&request.0)) {
             effects.add(request.0, effect);
         }
         effects
@@ -89,7 +90,7 @@ impl Effects {
         rows.bucket.push(bucket.as_str());
         rows.source.push(source.as_str());
         rows.is_final.push(is_final);
-        rows.detail.push(detail);
+        rows.detail.push(detail.as_deref().map(storable));
         rows.charge.push(charge);
     }
 
@@ -106,7 +107,7 @@ impl Effects {
         rows.request_id.push(request);
         rows.state.push(state.as_str());
         rows.delay_ms.push(delay.map(millis));
-        rows.wait_reason.push(wait_reason);
+        rows.wait_reason.push(wait_reason.as_deref().map(storable));
         rows.charge.push(charge);
         rows.max_batch.push(max_batch);
     }
@@ -261,6 +262,21 @@ pub(super) fn no_worker(worker: WorkerId) -> StoreError {
     ))
 }
 
+/// A recording says of every entry of its call what becomes of it: one left out would be in `sending` for ever.
+pub(super) fn expect_entries(recording: &Recording, devices: i32) -> Result<(), StoreError> {
+    expect_rows("record: entries of the call", recording.entries.len(), u64::from(count(devices.into())))
+}
+
+/// The requests a recording is about.
+pub(super) fn requests_of(recording: &Recording) -> Vec<i64> {
+    recording.entries.iter().map(|(request, _)| request.0).collect()
+}
+
+/// How a recording went, of whose entries so many were not open any more.
+pub(super) fn recorded(late_for: usize) -> Recorded {
+    if late_for == 0 { Recorded::Done } else { Recorded::TooLateFor(late_for) }
+}
+
 /// Requests in one INSERT: large enough that a statement's own cost does not count, small enough that what is bound for
 /// it stays within a few megabytes. The transaction is one, however many statements it takes.
 pub(super) const ENQUEUE_CHUNK: usize = 10_000;
@@ -279,7 +295,7 @@ pub(super) fn expect_rows(step: &str, expected: usize, changed: u64) -> Result<(
     }
 }
 
-/// `None` where the text has what Postgres cannot store.
+/// A text without what Postgres cannot store.
 pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -10,4 +10,5 @@ mod cli;
 mod daemon;
 mod layers;
 mod scratch;
+mod store;
 mod support;

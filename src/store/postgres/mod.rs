@@ -19,7 +19,7 @@ use super::{
 };
 use crate::config::DatabaseUrl;
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{Recording, Source, TenantEffect};
+use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
@@ -43,7 +43,7 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(6)
             .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_secs(600))
+            .idle_timeout(Duration::from_mins(10))
             .connect_with(options)
             .await?;
         Ok(Self { pool })
@@ -165,7 +165,8 @@ impl Store for PostgresStore {
         let facts: Facts = rows::facts!(row);
         let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
         let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
-        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let overdue = sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(facts.now).fetch_all(&mut *tx).await?;
+        let overdue = entries(&overdue)?;
         let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
 
         for intent in &decision.intents {
@@ -196,22 +197,27 @@ impl Store for PostgresStore {
     }
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
-        let effects = Effects::of(&recording.entries);
         let call = recording.call_id.0;
         let mut tx = self.pool.begin().await?;
-        let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
-            .bind(call)
-            .bind(recording.state.as_str())
-            .bind(evidence.http_status.map(i32::from))
-            .bind(evidence.graph_request_id.as_deref().map(rows::storable))
-            .bind(evidence.graph_date)
-            .bind(evidence.error_code.as_deref().map(rows::storable))
-            .bind(evidence.error_message.as_deref().map(rows::storable))
-            .bind(evidence.response_body.as_deref().map(rows::storable))
-            .bind(rows::surplus(recording))
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(tenant) = tenant else { return Ok(Recorded::Superseded) };
+        // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
+        let mut late = false;
+        let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
+            Some(completed) => completed,
+            None => match complete(&mut tx, recording, evidence, CallState::Unknown).await? {
+                Some(completed) => {
+                    late = true;
+                    completed
+                }
+                None => return Ok(Recorded::Superseded),
+            },
+        };
+        rows::expect_entries(recording, devices)?;
+        let open: Vec<i64> = if late {
+            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
+        } else {
+            rows::requests_of(recording)
+        };
+        let effects = Effects::of(&recording.entries, &open);
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let results = effects.results;
         if !results.request_id.is_empty() {
@@ -246,7 +252,7 @@ impl Store for PostgresStore {
             rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
         }
         tx.commit().await?;
-        Ok(Recorded::Done)
+        Ok(rows::recorded(recording.entries.len().saturating_sub(open.len())))
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
@@ -273,6 +279,8 @@ impl Store for PostgresStore {
 
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError> {
         let mut tx = self.pool.begin().await?;
+        let requests: Vec<i64> = settled.iter().map(|(doubt, _)| doubt.request_id.0).collect();
+        sqlx::query(sql::LOCK_DOUBTS).bind(&requests).execute(&mut *tx).await?;
         let mut changed = 0;
         for (doubt, settlement) in settled {
             let step = rows::Settled::of(settlement);
@@ -390,4 +398,27 @@ async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffec
     };
     query.execute(tx).await?;
     Ok(())
+}
+
+/// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
+async fn complete(
+    tx: &mut PgConnection,
+    recording: &Recording,
+    evidence: &Evidence,
+    from: CallState,
+) -> Result<Option<(String, i32)>, StoreError> {
+    let completed = sqlx::query_as(sql::COMPLETE_CALL)
+        .bind(recording.call_id.0)
+        .bind(recording.state.as_str())
+        .bind(evidence.http_status.map(i32::from))
+        .bind(evidence.graph_request_id.as_deref().map(rows::storable))
+        .bind(evidence.graph_date)
+        .bind(evidence.error_code.as_deref().map(rows::storable))
+        .bind(evidence.error_message.as_deref().map(rows::storable))
+        .bind(evidence.response_body.as_deref().map(rows::storable))
+        .bind(rows::surplus(recording))
+        .bind(from.as_str())
+        .fetch_optional(tx)
+        .await?;
+    Ok(completed)
 }

@@ -67,8 +67,9 @@ statements! {
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
         WHERE call_id = ANY($1) AND state = 'sending'";
 
+    // Not now(), which is when the transaction began: a claim may have waited long for its lock since.
     FACTS = "
-        SELECT t.name, now() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.cautious, t.waits_in_a_row,
+        SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
                (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
                 JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
@@ -88,7 +89,7 @@ statements! {
                              ORDER BY due_at LIMIT $2)";
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
-        WHERE tenant = $1 AND state = 'queued' AND expires_at <= now() ORDER BY expires_at LIMIT $2";
+        WHERE tenant = $1 AND state = 'queued' AND expires_at <= $3 ORDER BY expires_at LIMIT $2";
     DUE = "
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = $1 AND q.state = 'queued' AND q.ready
@@ -96,7 +97,7 @@ statements! {
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
     INSERT_INTENT = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
-        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, now())";
+        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, statement_timestamp())";
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = $2, wait_reason = NULL
         WHERE request_id = ANY($1) AND state = 'queued'";
@@ -112,8 +113,12 @@ statements! {
     COMPLETE_CALL = "
         UPDATE graph_calls SET state = $2, finished_at = now(), http_status = $3, graph_request_id = $4, graph_date = $5,
                error_code = $6, error_message = $7, response_body = $8, surplus_ids = $9
-        WHERE id = $1 AND (state = 'sending' OR (state = 'unknown' AND error_code = 'abandoned' AND $2 <> 'unknown'))
-        RETURNING tenant";
+        WHERE id = $1 AND state = $10 AND (state = 'sending' OR (error_code = 'abandoned' AND $2 <> 'unknown'))
+        RETURNING tenant, device_count";
+    // Locked in one order, so that a late answer and a settlement of the same doubts follow each other.
+    OPEN_ENTRIES = "
+        SELECT request_id FROM reprovision_queue WHERE call_id = $1 AND state IN ('unknown', 'held')
+        ORDER BY request_id FOR UPDATE";
     RECORD_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -124,18 +129,19 @@ statements! {
              AS u (request_id, bucket, source, final, detail, charge)
         JOIN reprovision_queue q ON q.request_id = u.request_id
         JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = $1 AND q.state IN ('sending', 'unknown')";
+        WHERE q.call_id = $1";
+    // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.
     KEEP_IN_QUEUE = "
         UPDATE reprovision_queue q
         SET state = u.state, call_id = CASE WHEN u.state = 'queued' THEN NULL ELSE q.call_id END,
             ready = u.delay_ms IS NULL,
-            due_at = CASE WHEN u.delay_ms IS NULL THEN q.due_at ELSE now() + u.delay_ms * interval '1 millisecond' END,
+            due_at = CASE WHEN u.delay_ms IS NULL THEN least(q.due_at, now()) ELSE now() + u.delay_ms * interval '1 millisecond' END,
             wait_reason = u.wait_reason,
-            attempts = q.attempts + CASE WHEN q.state = 'sending' THEN u.charge ELSE 0 END,
+            attempts = q.attempts + u.charge - CASE WHEN q.state = 'sending' THEN 0 ELSE 1 END,
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, q.max_batch) END
         FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::integer[])
              AS u (request_id, state, delay_ms, wait_reason, charge, max_batch)
-        WHERE q.request_id = u.request_id AND q.call_id = $1 AND q.state IN ('sending', 'unknown')";
+        WHERE q.request_id = u.request_id AND q.call_id = $1";
 
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
@@ -146,6 +152,8 @@ statements! {
         WHERE q.tenant = $1 AND q.state = 'unknown' AND q.due_at <= now()
           AND c.finished_at <= now() - $2 * interval '1 millisecond'
         ORDER BY c.finished_at, q.request_id LIMIT $4";
+    LOCK_DOUBTS = "
+        SELECT request_id FROM reprovision_queue WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)

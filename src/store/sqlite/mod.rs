@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, WorkerIdentity,
 };
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{Recording, Source, TenantEffect};
+use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
@@ -94,7 +94,10 @@ macro_rules! filtered {
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATOR.run(&self.writer).await?)
+        // Under the write lock from the first look to the last statement: sqlx itself locks nothing on SQLite.
+        let mut tx = self.begin().await?;
+        MIGRATOR.run_direct(None, &mut *tx, false).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
@@ -195,7 +198,9 @@ impl Store for SqliteStore {
         let facts: Facts = rows::facts!(row);
         let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
         let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
-        let overdue = entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).fetch_all(&mut *tx).await?)?;
+        let overdue =
+            sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(instant(facts.now)).fetch_all(&mut *tx).await?;
+        let overdue = entries(&overdue)?;
         let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
 
         for intent in &decision.intents {
@@ -226,26 +231,31 @@ impl Store for SqliteStore {
     }
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
-        let effects = Effects::of(&recording.entries);
         let call = text(recording.call_id.0);
         let mut tx = self.begin().await?;
-        let tenant: Option<String> = sqlx::query_scalar(sql::COMPLETE_CALL)
-            .bind(&call)
-            .bind(recording.state.as_str())
-            .bind(evidence.http_status.map(i32::from))
-            .bind(evidence.graph_request_id.as_deref().map(rows::storable))
-            .bind(evidence.graph_date.map(instant))
-            .bind(evidence.error_code.as_deref().map(rows::storable))
-            .bind(evidence.error_message.as_deref().map(rows::storable))
-            .bind(evidence.response_body.as_deref().map(rows::storable))
-            .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
-            .fetch_optional(&mut *tx)
-            .await?;
-        let Some(tenant) = tenant else { return Ok(Recorded::Superseded) };
+        // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
+        let mut late = false;
+        let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
+            Some(completed) => completed,
+            None => match complete(&mut tx, recording, evidence, CallState::Unknown).await? {
+                Some(completed) => {
+                    late = true;
+                    completed
+                }
+                None => return Ok(Recorded::Superseded),
+            },
+        };
+        rows::expect_entries(recording, devices)?;
+        let open: Vec<i64> = if late {
+            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(&call).fetch_all(&mut *tx).await?
+        } else {
+            rows::requests_of(recording)
+        };
+        let effects = Effects::of(&recording.entries, &open);
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let results = effects.results;
         if !results.request_id.is_empty() {
-            let written = sqlx::query(sql::RECORD_RESULTS).bind(&call).bind(results.json()).execute(&mut *tx).await?;
+            let written = sqlx::query(sql::RECORD_RESULTS).bind(call).bind(results.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
         }
         if !effects.finals.is_empty() {
@@ -254,11 +264,11 @@ impl Store for SqliteStore {
         }
         let kept = effects.kept;
         if !kept.request_id.is_empty() {
-            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(&call).bind(kept.json()).execute(&mut *tx).await?;
+            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(call).bind(kept.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
         }
         tx.commit().await?;
-        Ok(Recorded::Done)
+        Ok(rows::recorded(recording.entries.len().saturating_sub(open.len())))
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
@@ -420,4 +430,27 @@ async fn tenant_effect(tx: &mut SqliteConnection, tenant: &str, effect: &TenantE
     };
     query.execute(tx).await?;
     Ok(())
+}
+
+/// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
+async fn complete(
+    tx: &mut SqliteConnection,
+    recording: &Recording,
+    evidence: &Evidence,
+    from: CallState,
+) -> Result<Option<(String, i32)>, StoreError> {
+    let completed = sqlx::query_as(sql::COMPLETE_CALL)
+        .bind(text(recording.call_id.0))
+        .bind(recording.state.as_str())
+        .bind(evidence.http_status.map(i32::from))
+        .bind(evidence.graph_request_id.as_deref().map(rows::storable))
+        .bind(evidence.graph_date.map(instant))
+        .bind(evidence.error_code.as_deref().map(rows::storable))
+        .bind(evidence.error_message.as_deref().map(rows::storable))
+        .bind(evidence.response_body.as_deref().map(rows::storable))
+        .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
+        .bind(from.as_str())
+        .fetch_optional(tx)
+        .await?;
+    Ok(completed)
 }

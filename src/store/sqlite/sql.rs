@@ -95,7 +95,7 @@ statements! {
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
         WHERE tenant = ?1 AND state = 'queued' AND expires_at IS NOT NULL
-          AND expires_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY expires_at LIMIT ?2";
+          AND expires_at <= ?3 ORDER BY expires_at LIMIT ?2";
     DUE = "
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = ?1 AND q.state = 'queued' AND q.ready = 1
@@ -120,8 +120,10 @@ statements! {
     COMPLETE_CALL = "
         UPDATE graph_calls SET state = ?2, finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), http_status = ?3, graph_request_id = ?4,
                graph_date = ?5, error_code = ?6, error_message = ?7, response_body = ?8, surplus_ids = ?9
-        WHERE id = ?1 AND (state = 'sending' OR (state = 'unknown' AND error_code = 'abandoned' AND ?2 <> 'unknown'))
-        RETURNING tenant";
+        WHERE id = ?1 AND state = ?10 AND (state = 'sending' OR (error_code = 'abandoned' AND ?2 <> 'unknown'))
+        RETURNING tenant, device_count";
+    OPEN_ENTRIES = "
+        SELECT request_id FROM reprovision_queue WHERE call_id = ?1 AND state IN ('unknown', 'held') ORDER BY request_id";
     RECORD_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -131,20 +133,20 @@ statements! {
         FROM json_each(?2) u
         JOIN reprovision_queue q ON q.request_id = u.value ->> 0
         JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = ?1 AND q.state IN ('sending', 'unknown')";
+        WHERE q.call_id = ?1";
+    // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.
     KEEP_IN_QUEUE = "
         UPDATE reprovision_queue
         SET state = u.state, call_id = CASE WHEN u.state = 'queued' THEN NULL ELSE reprovision_queue.call_id END,
             ready = u.delay_ms IS NULL,
-            due_at = CASE WHEN u.delay_ms IS NULL THEN reprovision_queue.due_at
+            due_at = CASE WHEN u.delay_ms IS NULL THEN min(reprovision_queue.due_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
                           ELSE strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (u.delay_ms / 1000.0) || ' seconds') END,
             wait_reason = u.wait_reason,
-            attempts = reprovision_queue.attempts + CASE WHEN reprovision_queue.state = 'sending' THEN u.charge ELSE 0 END,
+            attempts = reprovision_queue.attempts + u.charge - CASE WHEN reprovision_queue.state = 'sending' THEN 0 ELSE 1 END,
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, reprovision_queue.max_batch) END
         FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS state, value ->> 2 AS delay_ms, value ->> 3 AS wait_reason,
                      value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
-        WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.call_id = ?1
-          AND reprovision_queue.state IN ('sending', 'unknown')";
+        WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.call_id = ?1";
 
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
