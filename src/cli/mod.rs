@@ -3,10 +3,16 @@
 mod check_config;
 mod database;
 mod demo;
+mod enqueue;
 mod failure;
 mod migrate;
+mod object;
+mod render;
+mod results;
 mod run;
 mod simulate;
+mod span;
+mod status;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -76,6 +82,9 @@ enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
     Migrate(migrate::MigrateArgs),
+    Enqueue(Box<enqueue::EnqueueArgs>),
+    Status(status::StatusArgs),
+    Results(results::ResultsArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
 }
@@ -108,6 +117,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&cli.global, args).await,
         Command::Run(args) => run::run(&cli.global, args).await,
         Command::Migrate(args) => migrate::run(&cli.global, args).await,
+        Command::Enqueue(args) => enqueue::run(&cli.global, args).await,
+        Command::Status(args) => status::run(&cli.global, args).await,
+        Command::Results(args) => results::run(&cli.global, args).await,
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }

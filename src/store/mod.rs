@@ -83,7 +83,10 @@ pub trait Store: Send + Sync {
     /// Runs for as long as the connection lives and nudges whenever another process may have inserted requests.
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError>;
 
-    /// Inserts requests, all or none, as any producer would.
+    /// The database's now.
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError>;
+
+    /// Inserts requests, all or none, as any producer would: one transaction, whatever their number.
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError>;
 
     /// What is pending and what holds, for people.
@@ -91,6 +94,9 @@ pub trait Store: Send + Sync {
 
     /// Result rows after `after`, oldest first, at most `limit`.
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError>;
+
+    /// The id after which the `newest` last result rows come, for `results`. `None`: there are no more than that.
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError>;
 
     /// Closes every connection.
     async fn close(&self);

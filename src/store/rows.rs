@@ -277,6 +277,10 @@ pub(super) fn recorded(late_for: usize) -> Recorded {
     if late_for == 0 { Recorded::Done } else { Recorded::TooLateFor(late_for) }
 }
 
+/// Requests in one INSERT: large enough that a statement's own cost does not count, small enough that what is bound for
+/// it stays within a few megabytes. The transaction is one, however many statements it takes.
+pub(super) const ENQUEUE_CHUNK: usize = 10_000;
+
 /// How many of `given` rows went in.
 pub(super) fn enqueued(given: usize, inserted: u64) -> Enqueued {
     Enqueued { inserted, already_there: u64::try_from(given).unwrap_or(u64::MAX).saturating_sub(inserted) }

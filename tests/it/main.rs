@@ -6,6 +6,7 @@
     reason = "a test's helper panics as the test itself would, and a test may look at the clock to measure"
 )]
 
+mod cli;
 mod daemon;
 mod layers;
 mod scratch;

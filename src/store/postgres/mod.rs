@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
 use sqlx::{PgConnection, Row};
@@ -49,6 +50,22 @@ impl PostgresStore {
     }
 }
 
+/// Binds what the statements over `device_results` take, in their order.
+macro_rules! filtered {
+    ($query:expr, $after:expr, $filter:expr, $limit:expr) => {
+        $query
+            .bind($after)
+            .bind($filter.all_attempts)
+            .bind(&$filter.tenant)
+            .bind($filter.device.map(|device| device.to_string()))
+            .bind($filter.request.map(|request| request.0))
+            .bind($filter.call.map(|call| call.0))
+            .bind($filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
+            .bind($filter.since)
+            .bind($filter.until)
+            .bind(i64::from($limit))
+    };
+}
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -309,22 +326,31 @@ impl Store for PostgresStore {
         }
     }
 
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.pool).await?)
+    }
+
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
-        let column =
-            |get: fn(&NewRequest) -> &Option<String>| requests.iter().map(|r| get(r).clone()).collect::<Vec<_>>();
-        let inserted = sqlx::query(sql::ENQUEUE)
-            .bind(requests.iter().map(|r| r.managed_device_id.as_str()).collect::<Vec<_>>())
-            .bind(column(|r| &r.tenant))
-            .bind(column(|r| &r.requested_by))
-            .bind(column(|r| &r.reason))
-            .bind(column(|r| &r.external_id))
-            .bind(requests.iter().map(|r| r.priority).collect::<Vec<_>>())
-            .bind(requests.iter().map(|r| r.not_before).collect::<Vec<_>>())
-            .bind(requests.iter().map(|r| r.expires_at).collect::<Vec<_>>())
-            .bind(requests.iter().map(|r| r.force).collect::<Vec<_>>())
-            .execute(&self.pool)
-            .await?;
-        Ok(rows::enqueued(requests.len(), inserted.rows_affected()))
+        let mut inserted = 0;
+        let mut tx = self.pool.begin().await?;
+        for chunk in requests.chunks(rows::ENQUEUE_CHUNK) {
+            let column = |get: fn(&NewRequest) -> Option<&str>| chunk.iter().map(get).collect::<Vec<_>>();
+            inserted += sqlx::query(sql::ENQUEUE)
+                .bind(column(|r| Some(&r.managed_device_id)))
+                .bind(column(|r| r.tenant.as_deref()))
+                .bind(column(|r| r.requested_by.as_deref()))
+                .bind(column(|r| r.reason.as_deref()))
+                .bind(column(|r| r.external_id.as_deref()))
+                .bind(chunk.iter().map(|r| r.priority).collect::<Vec<_>>())
+                .bind(chunk.iter().map(|r| r.not_before).collect::<Vec<_>>())
+                .bind(chunk.iter().map(|r| r.expires_at).collect::<Vec<_>>())
+                .bind(chunk.iter().map(|r| r.force).collect::<Vec<_>>())
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+        }
+        tx.commit().await?;
+        Ok(rows::enqueued(requests.len(), inserted))
     }
 
     async fn status(&self) -> Result<Status, StoreError> {
@@ -333,20 +359,12 @@ impl Store for PostgresStore {
     }
 
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
-        let found = sqlx::query(sql::RESULTS)
-            .bind(after)
-            .bind(filter.all_attempts)
-            .bind(&filter.tenant)
-            .bind(filter.device.map(|device| device.to_string()))
-            .bind(filter.request.map(|request| request.0))
-            .bind(filter.call.map(|call| call.0))
-            .bind(filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
-            .bind(filter.since)
-            .bind(filter.until)
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await?;
+        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&self.pool).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Uuid))).collect()
+    }
+
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
+        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&self.pool).await?)
     }
 
     async fn close(&self) {

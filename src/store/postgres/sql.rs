@@ -165,6 +165,7 @@ statements! {
                ready = $3 = 'queued', due_at = now() + $4 * interval '1 millisecond', wait_reason = $5
         WHERE request_id = $1 AND call_id = $2 AND state = 'unknown'";
 
+    NOW = "SELECT now()";
     ENQUEUE = "
         INSERT INTO reprovision_requests (managed_device_id, tenant, requested_by, reason, external_id, priority, not_before,
                                           expires_at, force)
@@ -204,4 +205,11 @@ statements! {
           AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
           AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
         ORDER BY d.id LIMIT $10";
+    RESULTS_BEFORE = "
+        SELECT d.id FROM device_results d
+        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
+          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
+          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
+          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
+        ORDER BY d.id DESC LIMIT 1 OFFSET $10";
 }

@@ -74,6 +74,22 @@ impl SqliteStore {
     }
 }
 
+/// Binds what the statements over `device_results` take, in their order.
+macro_rules! filtered {
+    ($query:expr, $after:expr, $filter:expr, $limit:expr) => {
+        $query
+            .bind($after)
+            .bind($filter.all_attempts)
+            .bind(&$filter.tenant)
+            .bind($filter.device.map(|device| device.to_string()))
+            .bind($filter.request.map(|request| request.0))
+            .bind($filter.call.map(|call| text(call.0)))
+            .bind($filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
+            .bind($filter.since.map(instant))
+            .bind($filter.until.map(instant))
+            .bind(i64::from($limit))
+    };
+}
 #[async_trait]
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
@@ -316,23 +332,19 @@ impl Store for SqliteStore {
         watch::watch(&mut connection, &self.file, &nudge).await
     }
 
+    async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.reader).await?)
+    }
+
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
-        let row = |r: &NewRequest| {
-            serde_json::json!([
-                r.managed_device_id,
-                r.tenant,
-                r.requested_by,
-                r.reason,
-                r.external_id,
-                r.priority,
-                r.not_before.map(instant),
-                r.expires_at.map(instant),
-                i32::from(r.force)
-            ])
-        };
-        let inserted =
-            sqlx::query(sql::ENQUEUE).bind(rows::json(requests.iter().map(row))).execute(&self.writer).await?;
-        Ok(rows::enqueued(requests.len(), inserted.rows_affected()))
+        let mut inserted = 0;
+        let mut tx = self.begin().await?;
+        for chunk in requests.chunks(rows::ENQUEUE_CHUNK) {
+            let list = rows::json(chunk.iter().map(request_row));
+            inserted += sqlx::query(sql::ENQUEUE).bind(list).execute(&mut *tx).await?.rows_affected();
+        }
+        tx.commit().await?;
+        Ok(rows::enqueued(requests.len(), inserted))
     }
 
     async fn status(&self) -> Result<Status, StoreError> {
@@ -342,26 +354,34 @@ impl Store for SqliteStore {
 
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
         let statement = if filter.device.is_some() { sql::RESULTS_OF_DEVICE } else { sql::RESULTS };
-        let found = sqlx::query(statement)
-            .bind(after)
-            .bind(filter.all_attempts)
-            .bind(&filter.tenant)
-            .bind(filter.device.map(|device| device.to_string()))
-            .bind(filter.request.map(|request| request.0))
-            .bind(filter.call.map(|call| text(call.0)))
-            .bind(filter.bucket.map(crate::domain::lifecycle::Bucket::as_str))
-            .bind(filter.since.map(instant))
-            .bind(filter.until.map(instant))
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader)
-            .await?;
+        let found = filtered!(sqlx::query(statement), after, filter, limit).fetch_all(&self.reader).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Hyphenated))).collect()
+    }
+
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
+        let statement = if filter.device.is_some() { sql::RESULTS_BEFORE_OF_DEVICE } else { sql::RESULTS_BEFORE };
+        Ok(filtered!(sqlx::query_scalar(statement), 0, filter, newest).fetch_optional(&self.reader).await?)
     }
 
     async fn close(&self) {
         self.reader.close().await;
         self.writer.close().await;
     }
+}
+
+/// A request's columns in the order of `sql::ENQUEUE`.
+fn request_row(request: &NewRequest) -> impl serde::Serialize + '_ {
+    (
+        &request.managed_device_id,
+        &request.tenant,
+        &request.requested_by,
+        &request.reason,
+        &request.external_id,
+        request.priority,
+        request.not_before.map(instant),
+        request.expires_at.map(instant),
+        i32::from(request.force),
+    )
 }
 
 /// How SQLite keeps a GUID: as text.

@@ -168,6 +168,7 @@ statements! {
                ready = ?3 = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?4 / 1000.0) || ' seconds'), wait_reason = ?5
         WHERE request_id = ?1 AND call_id = ?2 AND state = 'unknown'";
 
+    NOW = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
     ENQUEUE = "
         INSERT INTO reprovision_requests (managed_device_id, tenant, requested_by, reason, external_id, priority, not_before,
                                           expires_at, force)
@@ -213,4 +214,17 @@ statements! {
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
           AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
         ORDER BY d.id LIMIT ?10";
+    RESULTS_BEFORE = "
+        SELECT d.id FROM device_results d
+        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
+          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
+          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
+        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
+    // Differs as RESULTS_OF_DEVICE does.
+    RESULTS_BEFORE_OF_DEVICE = "
+        SELECT d.id FROM device_results d
+        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
+          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
+          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
+        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
 }

@@ -1,0 +1,218 @@
+//! `reprovisiond results`: what came of the requests.
+
+use chrono::SecondsFormat;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use uuid::Uuid;
+
+use super::render::{self, Columns, Format, Rows, Stop};
+use super::span::When;
+use super::{Failure, Global, Output, database};
+use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName};
+use crate::domain::lifecycle::Bucket;
+use crate::store::{ResultFilter, ResultRow, Store};
+
+/// Rows read at once: what bounds the memory, whatever the number of results.
+const PAGE: u32 = 5000;
+
+/// Rows of a table, where nothing else is asked.
+const TABLE_ROWS: u32 = 100;
+
+/// The columns of JSON and CSV, named as in `device_results` and `graph_calls`.
+const COLUMNS: &[&str] = &[
+    "id",
+    "request_id",
+    "tenant",
+    "managed_device_id",
+    "attempt",
+    "bucket",
+    "source",
+    "final",
+    "detail",
+    "requested_by",
+    "reason",
+    "recorded_at",
+    "call_id",
+    "sent_at",
+    "http_status",
+    "graph_request_id",
+];
+
+/// Show what came of the requests
+#[derive(Debug, Args)]
+#[command(before_help = "Examples:
+  reprovisiond results                                           the last 100, as a table
+  reprovisiond results --since 24h --bucket failed
+  reprovisiond results --device 30d0e128-de93-41dc-89ec-33d84bb662a0 --all-attempts
+  reprovisiond results --output csv > results.csv                all of them
+  reprovisiond results --tenant contoso --since 2026-01-01T00:00:00Z --output ndjson
+
+The oldest comes first. A result is the final one of its request; --all-attempts also shows the
+attempts before it. For a question to Microsoft's support, call_id is what was sent as
+client-request-id and graph_request_id is Graph's own.
+
+JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has
+an apostrophe put before it, so that no spreadsheet runs it as a formula; JSON has every text as it
+is. A table shows control characters as escapes and cuts long texts.")]
+pub(crate) struct ResultsArgs {
+    /// Of this tenant
+    #[arg(long, value_name = "NAME")]
+    tenant: Option<TenantName>,
+    /// Of this device
+    #[arg(long, value_name = "DEVICE_ID")]
+    device: Option<ManagedDeviceId>,
+    /// Of the request with this number
+    #[arg(long, value_name = "REQUEST_ID")]
+    request: Option<i64>,
+    /// Of the call to Graph with this ID
+    #[arg(long, value_name = "CALL_ID")]
+    call: Option<Uuid>,
+    /// In this bucket
+    #[arg(long, value_parser = PossibleValuesParser::new(Bucket::ALL.iter().map(|bucket| bucket.as_str())).try_map(|word| word.parse::<Bucket>()))]
+    bucket: Option<Bucket>,
+    /// Recorded at or after this time: RFC 3339, or how long ago, such as 2h or 7d
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    since: Option<When>,
+    /// Recorded before this time, written as --since is
+    #[arg(long, value_name = "TIME", value_parser = When::parse)]
+    until: Option<When>,
+    /// Every attempt, not only final results
+    #[arg(long)]
+    all_attempts: bool,
+    /// The newest N only [default: 100 in a table, all in the other formats]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+}
+
+pub(crate) async fn run(global: &Global, args: &ResultsArgs) -> Result<(), Failure> {
+    let store = database::open(global).await?;
+    let end = show(&*store, global.output, args).await;
+    store.close().await;
+    render::ended(end)
+}
+
+async fn show(store: &dyn Store, output: Output, args: &ResultsArgs) -> Result<(), Stop> {
+    let filter = args.filter(store).await?;
+    let format = match output {
+        Output::Table => return table(store, &filter, args.limit.unwrap_or(TABLE_ROWS)).await,
+        Output::Json => Format::Json,
+        Output::Ndjson => Format::Ndjson,
+        Output::Csv => Format::Csv,
+    };
+    let mut rows = Rows::new(render::stdout(), format, COLUMNS);
+    let before = match args.limit {
+        Some(newest) => store.results_before(&filter, newest).await?,
+        None => None,
+    };
+    let mut pages = Pages { store, filter: &filter, after: before.unwrap_or(0), left: args.limit };
+    while let Some(page) = pages.next().await? {
+        for row in &page {
+            rows.row(row)?;
+        }
+        // Whoever reads has each page when it is there, and a closed pipe is noticed before the next is read.
+        rows.flush()?;
+    }
+    Ok(rows.finish()?)
+}
+
+impl ResultsArgs {
+    async fn filter(&self, store: &dyn Store) -> Result<ResultFilter, Stop> {
+        let (mut since, mut until) = (None, None);
+        if self.since.is_some() || self.until.is_some() {
+            let now = store.now().await?;
+            since = self.since.map(|when| when.seen_from(now));
+            until = self.until.map(|when| when.seen_from(now));
+        }
+        Ok(ResultFilter {
+            tenant: self.tenant.as_ref().map(|tenant| tenant.as_str().to_owned()),
+            device: self.device,
+            request: self.request.map(RequestId),
+            call: self.call.map(CallId),
+            bucket: self.bucket,
+            since,
+            until,
+            // A device's bucket `unknown` is never final: asked for by name, it would never be found otherwise.
+            all_attempts: self.all_attempts || self.bucket == Some(Bucket::Unknown),
+        })
+    }
+}
+
+/// Result rows a page at a time, from an id on.
+struct Pages<'a> {
+    store: &'a dyn Store,
+    filter: &'a ResultFilter,
+    after: i64,
+    left: Option<u32>,
+}
+
+impl Pages<'_> {
+    /// The next page; `None` after the last.
+    async fn next(&mut self) -> Result<Option<Vec<ResultRow>>, Stop> {
+        let limit = self.left.map_or(PAGE, |left| left.min(PAGE));
+        if limit == 0 {
+            return Ok(None);
+        }
+        let page = self.store.results(self.filter, self.after, limit).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = last.id;
+        self.left = self.left.map(|left| left.saturating_sub(u32::try_from(page.len()).unwrap_or(u32::MAX)));
+        Ok(Some(page))
+    }
+}
+
+async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<(), Stop> {
+    let before = store.results_before(filter, newest).await?;
+    let mut pages = Pages { store, filter, after: before.unwrap_or(0), left: Some(newest) };
+    let mut table = Columns::new(&[
+        "recorded_at",
+        "request_id",
+        "tenant",
+        "managed_device_id",
+        "attempt",
+        "bucket",
+        "source",
+        "http_status",
+        "call_id",
+        "requested_by",
+        "detail",
+        "reason",
+    ]);
+    table.numbers([1, 4, 7]);
+    let mut rows = 0;
+    while let Some(page) = pages.next().await? {
+        rows += page.len();
+        for row in page {
+            table.row(cells(row));
+        }
+    }
+    let mut out = render::stdout();
+    let text = match (rows, before) {
+        (0, _) => "No results.\n".to_owned(),
+        (_, None) => table.text(),
+        (_, Some(_)) => {
+            let text = table.text();
+            format!(
+                "{text}\nThe last {rows}; there are more before them: --limit N shows more, --output csv shows all.\n"
+            )
+        }
+    };
+    Ok(render::write(&mut out, &text)?)
+}
+
+fn cells(row: ResultRow) -> [String; 12] {
+    let text = Option::unwrap_or_default;
+    [
+        row.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+        row.request_id.to_string(),
+        row.tenant,
+        row.managed_device_id,
+        row.attempt.to_string(),
+        row.bucket.to_string(),
+        row.source.to_string(),
+        row.http_status.map(|status| status.to_string()).unwrap_or_default(),
+        row.call_id.map(|call| call.to_string()).unwrap_or_default(),
+        text(row.requested_by),
+        text(row.detail),
+        text(row.reason),
+    ]
+}

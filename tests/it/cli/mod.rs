@@ -1,0 +1,7 @@
+//! The commands as people and scripts meet them: the real program, a child process at a time.
+
+mod enqueue;
+mod fill;
+mod program;
+mod results;
+mod status;
