@@ -4,6 +4,7 @@ mod claim;
 mod doubts;
 mod intake;
 mod prepared;
+mod races;
 mod record;
 mod schema;
 
