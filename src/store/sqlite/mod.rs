@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -335,7 +335,7 @@ impl Store for SqliteStore {
                 r.reason,
                 r.external_id,
                 r.priority,
-                r.not_before.map(instant),
+                r.not_before.map(instant_or_later),
                 r.expires_at.map(instant),
                 i32::from(r.force)
             ])
@@ -382,6 +382,11 @@ fn text(id: uuid::Uuid) -> Hyphenated {
 /// How SQLite keeps an instant: text order is time order.
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Rounded up: what may not begin before a time never begins a part of a millisecond early.
+fn instant_or_later(at: DateTime<Utc>) -> String {
+    instant(at.checked_add_signed(TimeDelta::nanoseconds(999_999)).unwrap_or(at))
 }
 
 fn names_json(names: &[TenantName]) -> String {
