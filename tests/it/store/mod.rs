@@ -7,6 +7,8 @@ mod prepared;
 mod races;
 mod record;
 mod schema;
+mod tenants;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;
