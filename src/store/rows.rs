@@ -58,20 +58,20 @@ impl Effects {
         match effect {
             EntryEffect::Final { bucket, source, detail } => {
                 let charge = i32::from(matches!(source, Source::Answer | Source::ReadBack));
-                self.result(request, *bucket, *source, true, detail.clone(), charge);
+                self.result(request, *bucket, *source, true, detail.as_deref(), charge);
                 self.finals.push(request);
             }
             EntryEffect::TryAgain { detail, delay } => {
-                self.result(request, Bucket::Failed, Source::Answer, false, detail.clone(), 1);
-                self.keep(request, EntryState::Queued, Some(*delay), Some("retry_failed".to_owned()), 1, None);
+                self.result(request, Bucket::Failed, Source::Answer, false, detail.as_deref(), 1);
+                self.keep(request, EntryState::Queued, Some(*delay), Some("retry_failed"), 1, None);
             }
             EntryEffect::Requeue { reason, max_batch } => {
                 let cap = max_batch.map(|cap| i32::try_from(cap).unwrap_or(i32::MAX));
-                self.keep(request, EntryState::Queued, None, Some((*reason).to_owned()), 0, cap);
+                self.keep(request, EntryState::Queued, None, Some(reason), 0, cap);
             }
             EntryEffect::Unknown { detail } => {
-                self.result(request, Bucket::Unknown, Source::Answer, false, Some(detail.clone()), 1);
-                self.keep(request, EntryState::Unknown, None, Some(detail.clone()), 1, None);
+                self.result(request, Bucket::Unknown, Source::Answer, false, Some(detail), 1);
+                self.keep(request, EntryState::Unknown, None, Some(detail), 1, None);
             }
         }
     }
@@ -82,7 +82,7 @@ impl Effects {
         bucket: Bucket,
         source: Source,
         is_final: bool,
-        detail: Option<String>,
+        detail: Option<&str>,
         charge: i32,
     ) {
         let rows = &mut self.results;
@@ -90,7 +90,7 @@ impl Effects {
         rows.bucket.push(bucket.as_str());
         rows.source.push(source.as_str());
         rows.is_final.push(is_final);
-        rows.detail.push(detail.as_deref().map(storable));
+        rows.detail.push(detail.map(storable));
         rows.charge.push(charge);
     }
 
@@ -99,7 +99,7 @@ impl Effects {
         request: i64,
         state: EntryState,
         delay: Option<Duration>,
-        wait_reason: Option<String>,
+        wait_reason: Option<&str>,
         charge: i32,
         max_batch: Option<i32>,
     ) {
@@ -107,7 +107,7 @@ impl Effects {
         rows.request_id.push(request);
         rows.state.push(state.as_str());
         rows.delay_ms.push(delay.map(millis));
-        rows.wait_reason.push(wait_reason.as_deref().map(storable));
+        rows.wait_reason.push(wait_reason.map(storable));
         rows.charge.push(charge);
         rows.max_batch.push(max_batch);
     }

@@ -42,7 +42,7 @@ impl PostgresStore {
         let pool = PgPoolOptions::new()
             .max_connections(6)
             .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_secs(600))
+            .idle_timeout(Duration::from_mins(10))
             .connect_with(options)
             .await?;
         Ok(Self { pool })

@@ -231,7 +231,7 @@ impl Store for SqliteStore {
         };
         rows::expect_entries(recording, devices)?;
         let open: Vec<i64> = if late {
-            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(&call).fetch_all(&mut *tx).await?
+            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
         } else {
             rows::requests_of(recording)
         };
@@ -239,7 +239,7 @@ impl Store for SqliteStore {
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let results = effects.results;
         if !results.request_id.is_empty() {
-            let written = sqlx::query(sql::RECORD_RESULTS).bind(&call).bind(results.json()).execute(&mut *tx).await?;
+            let written = sqlx::query(sql::RECORD_RESULTS).bind(call).bind(results.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
         }
         if !effects.finals.is_empty() {
@@ -248,7 +248,7 @@ impl Store for SqliteStore {
         }
         let kept = effects.kept;
         if !kept.request_id.is_empty() {
-            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(&call).bind(kept.json()).execute(&mut *tx).await?;
+            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(call).bind(kept.json()).execute(&mut *tx).await?;
             rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
         }
         tx.commit().await?;

@@ -211,10 +211,10 @@ on_both! {
     async fn a_row_that_another_process_inserts_nudges_the_watcher(scratch: Scratch) {
         let db = Db::new(scratch).await;
         let nudge = Arc::new(Notify::new());
-        let watched = open(&db.scratch).await.unwrap();
+        let store = open(&db.scratch).await.unwrap();
         let watcher = tokio::spawn({
             let nudge = Arc::clone(&nudge);
-            async move { watched.watch(nudge).await }
+            async move { store.watch(nudge).await }
         });
         // The first look, whatever there is.
         let soon = Duration::from_secs(10);
