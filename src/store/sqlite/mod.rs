@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -246,7 +246,7 @@ impl Store for SqliteStore {
         };
         rows::expect_entries(recording, devices)?;
         let open: Vec<i64> = if late {
-            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(&call).fetch_all(&mut *tx).await?
+            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
         } else {
             rows::requests_of(recording)
         };
@@ -378,7 +378,7 @@ fn request_row(request: &NewRequest) -> impl serde::Serialize + '_ {
         &request.reason,
         &request.external_id,
         request.priority,
-        request.not_before.map(instant),
+        request.not_before.map(instant_or_later),
         request.expires_at.map(instant),
         i32::from(request.force),
     )
@@ -392,6 +392,11 @@ fn text(id: uuid::Uuid) -> Hyphenated {
 /// How SQLite keeps an instant: text order is time order.
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// Rounded up: what may not begin before a time never begins a part of a millisecond early.
+fn instant_or_later(at: DateTime<Utc>) -> String {
+    instant(at.checked_add_signed(TimeDelta::nanoseconds(999_999)).unwrap_or(at))
 }
 
 fn names_json(names: &[TenantName]) -> String {

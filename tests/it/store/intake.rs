@@ -299,8 +299,9 @@ async fn no_conflict_clause_of_sqlite_replaces_a_result_a_call_or_a_queue_entry(
 #[tokio::test]
 async fn rows_that_come_by_copy_are_queued_like_any_other() {
     let db = Db::new(Scratch::new(Backend::Postgres).await).await;
-    let rows: String = (1..=3000).map(|n| format!("{}\tINC-{n}\n", device(n))).collect();
-    db.sql(&format!("COPY reprovision_requests (managed_device_id, external_id) FROM stdin;\n{rows}\\.\n")).await;
+    let rows: Vec<String> = (1..=3000).map(|n| format!("{}\tINC-{n}", device(n))).collect();
+    let rows = rows.join("\n");
+    db.sql(&format!("COPY reprovision_requests (managed_device_id, external_id) FROM stdin;\n{rows}\n\\.\n")).await;
     assert_eq!(db.sql("SELECT count(*) FROM reprovision_queue WHERE state = 'queued' AND ready").await, "3000");
     let said = db.refusal("COPY reprovision_requests (managed_device_id) FROM stdin;\nx\n\\.\n").await;
     assert!(said.contains("expected a GUID"), "{said}");

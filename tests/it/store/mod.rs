@@ -4,8 +4,11 @@ mod claim;
 mod doubts;
 mod intake;
 mod prepared;
+mod races;
 mod record;
 mod schema;
+mod tenants;
+mod views;
 
 use std::sync::Arc;
 use std::time::Duration;

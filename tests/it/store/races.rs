@@ -1,0 +1,245 @@
+//! Several processes on one database, at the same moment: nothing twice, nothing lost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use reprovisiond::domain::id::WorkerId;
+use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::plan::Bounds;
+use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
+use reprovisiond::store::{Intent, NewRequest, Recorded, Store, StoreError};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::{Db, HOUR, bounds, claim, device, ends, open, record, tenant};
+use crate::support::on_both;
+
+const PROCESSES: usize = 4;
+
+impl Db {
+    /// As many stores as there are processes, all with their connections made.
+    async fn stores(&self, processes: usize) -> Vec<Arc<dyn Store>> {
+        let mut stores = Vec::new();
+        for _ in 0..processes {
+            let store = open(&self.scratch).await.unwrap();
+            store.facts(&[tenant()]).await.unwrap();
+            stores.push(store);
+        }
+        stores
+    }
+
+    /// Every request is in exactly one place: in the queue, or ended once.
+    async fn nothing_is_lost_or_ended_twice(&self) {
+        let astray = self
+            .sql(
+                "SELECT r.id FROM reprovision_requests r LEFT JOIN reprovision_queue q ON q.request_id = r.id
+                 LEFT JOIN device_results d ON d.request_id = r.id AND d.final
+                 GROUP BY r.id HAVING count(q.request_id) + count(d.id) <> 1",
+            )
+            .await;
+        assert_eq!(astray, "");
+        let torn = self
+            .sql(
+                "SELECT q.request_id, q.state, c.state FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
+                 WHERE (q.state = 'sending') <> (c.state = 'sending')",
+            )
+            .await;
+        assert_eq!(torn, "");
+    }
+}
+
+fn effects(call: &Intent, effect: &EntryEffect) -> Vec<(i64, EntryEffect)> {
+    call.entries.iter().map(|entry| (entry.request_id.0, effect.clone())).collect()
+}
+
+on_both! {
+    async fn claimers_and_producers_at_once_send_each_request_once_and_no_device_twice_at_a_time(scratch: Scratch) {
+        let db = Arc::new(Db::new(scratch).await);
+        let stores = db.stores(PROCESSES).await;
+        let (producers, rows, devices) = (3, 60, 40);
+        let mut tasks = JoinSet::new();
+        for producer in 0..producers {
+            let db = Arc::clone(&db);
+            tasks.spawn(async move {
+                for batch in 0..3_u32 {
+                    // Each device is asked for several times over.
+                    let asked: Vec<u32> = (0..rows / 3).map(|n| 1 + (n + batch * 20 + producer) % devices).collect();
+                    db.ask(&asked).await;
+                }
+                Vec::new()
+            });
+        }
+        let total = (producers * rows) as usize;
+        let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        for store in stores {
+            let (worker, done) = (WorkerId::fresh(), Arc::clone(&done));
+            db.start_worker(worker).await;
+            tasks.spawn(async move {
+                let of_seven = Bounds { max_devices: 7, free_slots: 2, ..bounds() };
+                let mut sent = Vec::new();
+                while done.load(std::sync::atomic::Ordering::SeqCst) < total {
+                    for call in claim(&*store, worker, &of_seven, 20).await.unwrap().decision.intents {
+                        let effects = effects(&call, &ends(Bucket::Successful));
+                        let recorded = record(&*store, call.call_id, CallState::Answered, &effects, TenantEffect::Clear).await;
+                        assert_eq!(recorded.unwrap(), Recorded::Done);
+                        done.fetch_add(call.entries.len(), std::sync::atomic::Ordering::SeqCst);
+                        sent.extend(call.entries.iter().map(|entry| entry.request_id.0));
+                    }
+                }
+                sent
+            });
+        }
+        let sent: Vec<i64> = tasks.join_all().await.concat();
+        let once: HashSet<i64> = sent.iter().copied().collect();
+        assert_eq!((sent.len(), once.len()), (total, total));
+        assert!(db.queue().await.is_empty());
+        db.nothing_is_lost_or_ended_twice().await;
+        // Two calls for one device never overlapped.
+        let overlaps = "
+            SELECT count(*) FROM device_results a JOIN graph_calls ca ON ca.id = a.call_id
+            JOIN device_results b ON b.managed_device_id = a.managed_device_id AND b.id > a.id
+            JOIN graph_calls cb ON cb.id = b.call_id WHERE cb.sent_at < ca.finished_at";
+        assert_eq!(db.sql(overlaps).await, "0");
+    }
+
+    async fn claimers_at_the_same_moment_never_share_an_entry_or_a_device(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(PROCESSES).await;
+        let devices: Vec<u32> = (0..200).map(|n| 1 + n % 100).collect();
+        db.ask(&devices).await;
+        let barrier = Arc::new(Barrier::new(PROCESSES));
+        let mut tasks = JoinSet::new();
+        for store in stores {
+            let barrier = Arc::clone(&barrier);
+            let worker = WorkerId::fresh();
+            db.start_worker(worker).await;
+            tasks.spawn(async move {
+                barrier.wait().await;
+                let of_ten = Bounds { max_devices: 10, ..bounds() };
+                claim(&*store, worker, &of_ten, 1000).await.unwrap().decision.intents
+            });
+        }
+        let calls: Vec<Intent> = tasks.join_all().await.concat();
+        let taken: Vec<_> = calls.iter().flat_map(|call| &call.entries).collect();
+        let entries: HashSet<_> = taken.iter().map(|entry| entry.request_id).collect();
+        let devices: HashSet<_> = taken.iter().map(|entry| entry.device).collect();
+        assert_eq!((taken.len(), entries.len(), devices.len()), (100, 100, 100));
+        db.nothing_is_lost_or_ended_twice().await;
+    }
+
+    async fn an_answer_and_the_giving_up_of_its_call_at_the_same_moment_end_in_the_answer(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(2).await;
+        for round in 0..25_u32 {
+            db.ask(&[1 + 2 * round, 2 + 2 * round]).await;
+            let worker = WorkerId::fresh();
+            db.start_worker(worker).await;
+            db.sql("UPDATE tenants SET cautious = (1 = 0)").await;
+            let call = claim(&*db.store, worker, &bounds(), 10).await.unwrap().decision.intents.remove(0);
+            db.store.stop_worker(worker).await.unwrap();
+            let mut answer = effects(&call, &ends(Bucket::Successful));
+            answer[1].1 = EntryEffect::Requeue { reason: "x", max_batch: None };
+            let barrier = Barrier::new(2);
+            let (recorded, given_up) = tokio::join!(
+                async { barrier.wait().await; record(&*stores[0], call.call_id, CallState::Answered, &answer, TenantEffect::Clear).await },
+                async { barrier.wait().await; stores[1].abandon_calls().await },
+            );
+            assert_eq!(recorded.unwrap(), Recorded::Done);
+            assert!(given_up.unwrap().len() <= 1);
+            assert_eq!(db.sql("SELECT DISTINCT state FROM graph_calls").await, "answered");
+            db.nothing_is_lost_or_ended_twice().await;
+            let left = db.queue().await;
+            assert_eq!(left, [format!("{}|queued|0||x", answer[1].0)]);
+            // Out of the way of the next round.
+            let rest = claim(&*db.store, db.worker, &bounds(), 10).await.unwrap().decision.intents.remove(0);
+            let gone = effects(&rest, &ends(Bucket::NotFound));
+            record(&*db.store, rest.call_id, CallState::Answered, &gone, TenantEffect::Clear).await.unwrap();
+        }
+    }
+
+    async fn settlements_and_a_late_answer_at_the_same_moment_settle_each_doubt_once(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(3).await;
+        let policy = ReconcilePolicy { first_after: std::time::Duration::ZERO, settle_after: HOUR, give_up_after: HOUR, clock_margin: HOUR, max_attempts: 3 };
+        for round in 0..25_u32 {
+            let asked: Vec<u32> = (1..=6).map(|n| n + 6 * round).collect();
+            db.ask(&asked).await;
+            let worker = WorkerId::fresh();
+            db.start_worker(worker).await;
+            db.sql("UPDATE tenants SET cautious = (1 = 0)").await;
+            let call = claim(&*db.store, worker, &bounds(), 10).await.unwrap().decision.intents.remove(0);
+            db.store.stop_worker(worker).await.unwrap();
+            db.store.abandon_calls().await.unwrap();
+            let doubts = db.store.doubts(&tenant(), &policy, 100).await.unwrap();
+            let happened = Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned() };
+            let forwards: Vec<_> = doubts.iter().cloned().map(|doubt| (doubt, happened.clone())).collect();
+            let backwards: Vec<_> = forwards.iter().cloned().rev().collect();
+            let answer = effects(&call, &ends(Bucket::Successful));
+            let barrier = Barrier::new(3);
+            let (first, second, recorded) = tokio::join!(
+                async { barrier.wait().await; stores[0].settle(&forwards).await },
+                async { barrier.wait().await; stores[1].settle(&backwards).await },
+                async { barrier.wait().await; record(&*stores[2], call.call_id, CallState::Answered, &answer, TenantEffect::None).await },
+            );
+            let by_answer = match recorded.unwrap() {
+                Recorded::Done => 6,
+                Recorded::TooLateFor(devices) => 6 - devices as u64,
+                Recorded::Superseded => panic!("the answer is lost"),
+            };
+            assert_eq!(first.unwrap() + second.unwrap() + by_answer, 6, "in round {round}");
+            assert!(db.queue().await.is_empty());
+            db.nothing_is_lost_or_ended_twice().await;
+        }
+    }
+
+    async fn a_call_is_given_up_once_however_many_notice(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(PROCESSES).await;
+        db.ask(&(1..=40).collect::<Vec<_>>()).await;
+        let of_four = Bounds { max_devices: 4, ..bounds() };
+        assert_eq!(claim(&*db.store, db.worker, &of_four, 1000).await.unwrap().decision.intents.len(), 10);
+        db.store.stop_worker(db.worker).await.unwrap();
+        let barrier = Arc::new(Barrier::new(PROCESSES));
+        let mut tasks = JoinSet::new();
+        for store in stores {
+            let barrier = Arc::clone(&barrier);
+            tasks.spawn(async move {
+                barrier.wait().await;
+                store.abandon_calls().await.unwrap()
+            });
+        }
+        assert_eq!(tasks.join_all().await.concat().len(), 10);
+        assert_eq!(db.results().await.len(), 40);
+        assert_eq!(db.sql("SELECT DISTINCT state, attempts FROM reprovision_queue").await, "unknown|1");
+        db.nothing_is_lost_or_ended_twice().await;
+    }
+
+    async fn the_same_references_enqueued_at_the_same_moment_are_inserted_once_each(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(PROCESSES).await;
+        let barrier = Arc::new(Barrier::new(PROCESSES));
+        let mut tasks = JoinSet::new();
+        for (n, store) in stores.into_iter().enumerate() {
+            let barrier = Arc::clone(&barrier);
+            let mut requests: Vec<NewRequest> = (1..=50)
+                .map(|n| NewRequest { managed_device_id: device(n), external_id: Some(format!("INC-{n}")), ..NewRequest::default() })
+                .collect();
+            // In another order each: whoever waits for whom, somebody gets through.
+            requests.rotate_left(n * 13);
+            tasks.spawn(async move {
+                barrier.wait().await;
+                loop {
+                    match store.enqueue(&requests).await {
+                        Ok(enqueued) => break enqueued,
+                        Err(StoreError::Unavailable(_)) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+        }
+        let enqueued = tasks.join_all().await;
+        assert_eq!(enqueued.iter().map(|e| e.inserted).sum::<u64>(), 50);
+        assert!(enqueued.iter().all(|e| e.inserted + e.already_there == 50));
+        assert_eq!(db.sql("SELECT count(*), count(DISTINCT external_id) FROM request_status WHERE state = 'queued'").await, "50|50");
+    }
+}
