@@ -146,7 +146,7 @@ statements! {
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, reprovision_queue.max_batch) END
         FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS state, value ->> 2 AS delay_ms, value ->> 3 AS wait_reason,
                      value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
-        WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.call_id = ?1";
+        WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = ?1";
 
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
