@@ -187,14 +187,14 @@ on_both! {
         let row = |bucket: &str, source: &str, last: &str| format!(
             "INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, recorded_at)
              SELECT request_id, tenant, managed_device_id, 2, '{bucket}', '{source}', (1 = {last}), recorded_at FROM device_results WHERE final");
-        let said = db.refusal(&row("failed", "operator", "1")).await;
+        let said = db.refusal(&row("failed", "policy", "1")).await;
         assert!(said.contains("one_final") || said.contains("final one of this request"), "{said}");
-        for (bucket, source, last) in [("unknown", "operator", "1"), ("perhaps", "operator", "0"), ("failed", "rumour", "0"), ("failed", "answer", "0")] {
+        for (bucket, source, last) in [("unknown", "policy", "1"), ("perhaps", "policy", "0"), ("failed", "operator", "0"), ("failed", "rumour", "0"), ("failed", "answer", "0")] {
             let said = db.refusal(&row(bucket, source, last)).await.to_lowercase();
             assert!(said.contains("check constraint") || said.contains("final one of this request"), "{bucket} {source}: {said}");
         }
         assert_eq!(db.results().await, ["1|1|successful|answer|final"]);
-        db.sql(&row("failed", "operator", "0")).await;
+        db.sql(&row("failed", "policy", "0")).await;
     }
 
     async fn a_result_says_who_asked_and_why_without_a_join(scratch: Scratch) {

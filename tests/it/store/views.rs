@@ -232,15 +232,15 @@ on_both! {
 }
 
 #[tokio::test]
-async fn an_operators_or_a_rules_ending_charges_no_attempt() {
+async fn a_rules_ending_charges_no_attempt() {
     let db = Db::new(Scratch::new(Backend::Sqlite).await).await;
     db.ask(&[1]).await;
     let call = db.claim().await.remove(0).call_id;
     let ending = EntryEffect::Final {
-        bucket: Bucket::Cancelled,
-        source: reprovisiond::domain::lifecycle::Source::Operator,
+        bucket: Bucket::Suppressed,
+        source: reprovisiond::domain::lifecycle::Source::Policy,
         detail: None,
     };
     db.record(call, CallState::NotSent, &[(1, ending)]).await;
-    assert_eq!(db.results().await, ["1|0|cancelled|operator|final"]);
+    assert_eq!(db.results().await, ["1|0|suppressed|policy|final"]);
 }
