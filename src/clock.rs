@@ -16,9 +16,19 @@ impl BootInstant {
         Self(Duration::new(secs, nanos))
     }
 
+    /// A point so long after the clock's beginning: for clocks that tests hold.
+    pub const fn after_boot(time: Duration) -> Self {
+        Self(time)
+    }
+
+    /// Time gone by since `earlier`, zero if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Time gone by since `self`.
     pub fn elapsed(self) -> Duration {
-        Self::now().0.saturating_sub(self.0)
+        Self::now().since(self)
     }
 
     /// This point moved forward.
@@ -29,6 +39,22 @@ impl BootInstant {
 
     /// Time until this point, zero if it has passed.
     pub fn remaining(self) -> Duration {
-        self.0.saturating_sub(Self::now().0)
+        self.since(Self::now())
+    }
+}
+
+/// What the engine measures spans with, so that a test can hold it.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> BootInstant;
+}
+
+/// The machine's own.
+#[derive(Debug, Clone, Copy)]
+pub struct BootClock;
+
+impl Clock for BootClock {
+    fn now(&self) -> BootInstant {
+        BootInstant::now()
     }
 }

@@ -8,18 +8,21 @@
 //! |---|---|---|
 //! | 0 | [`domain`] | pure: identifiers, states, what an answer means, retry verdicts, the plan of a pass. Knows no IO, clock or randomness |
 //! | 1 | [`config`] | a file, the environment and flags become one checked `Config`; a secret is only ever a file |
-//! | 1 | [`clock`] | a monotonic clock that counts suspended time |
+//! | 1 | [`clock`], [`chance`] | a monotonic clock that counts suspended time, and jitter: both held by tests |
+//! | 1 | [`failpoint`] | boundaries at which tests end the process; nothing in any other build |
 //! | 2 | [`store`] | the database: one trait, each verb exactly one transaction, SQLite and Postgres side by side |
 //! | 2 | [`graph`] | one HTTP call to Microsoft Graph, no hidden retry; tokens |
 //! | 3 | [`engine`] | gather, plan, commit the intent, call, commit the answer. Knows the traits, neither sqlx nor reqwest |
 //! | 3 | [`simulator`] | a simulated Graph with faults and a ledger. Shares no code with [`graph`], so that a mistake cannot hide in both |
 //! | 4 | [`telemetry`], [`cli`] | logs, and one file a command |
 
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod engine;
+pub mod failpoint;
 pub mod graph;
 pub mod simulator;
 pub mod store;

@@ -16,7 +16,7 @@ use crate::clock::BootInstant;
 use crate::config::{self, DatabaseKind, DatabaseUrl};
 use crate::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use crate::domain::lifecycle::Bucket;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
 use crate::simulator::{self, Simulator};
 use crate::store::{ResultFilter, Store, TenantStatus};
@@ -176,7 +176,7 @@ async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName
     let client = GraphClient::new(&simulated_tenant(simulator)?, Duration::from_secs(30))
         .map_err(|error| Failure::new(Exit::Failure, error))?;
     let graphs = vec![(tenant.clone(), Arc::new(client) as Arc<dyn Graph>)];
-    let engine = Engine::new(Arc::clone(store), graphs, settings(devices), WorkerId::fresh());
+    let engine = Engine::new(Arc::clone(store), graphs, settings(devices), WorkerId::fresh(), Surroundings::default());
     engine.start().await?;
 
     let stop = CancellationToken::new();

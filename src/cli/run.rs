@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Exit, Failure, Global, database};
 use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
-use crate::engine::{Engine, EngineError, Graphs, Settings};
+use crate::engine::{Engine, EngineError, Graphs, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
 use crate::telemetry;
 
@@ -37,7 +37,8 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let store = database::open_url(&config.database.url, false).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await?;
-    let engine = Engine::new(Arc::clone(&store), graphs(&config)?, Settings::from(&config), worker);
+    let engine =
+        Engine::new(Arc::clone(&store), graphs(&config)?, Settings::from(&config), worker, Surroundings::default());
     engine.start().await?;
     info!(
         worker.id = %worker,

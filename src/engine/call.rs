@@ -8,11 +8,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{error, info, warn};
 
 use super::{Tenant, intervals, lease::Lease, millis};
-use crate::clock::BootInstant;
+use crate::chance::Chance;
+use crate::clock::{BootInstant, Clock};
 use crate::config::Retry;
 use crate::domain::answer::{Evidence, meaning};
 use crate::domain::lifecycle::{CallState, EntryEffect, Recording, TenantEffect};
 use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
+use crate::failpoint;
+use crate::graph::Fence;
 use crate::store::{Intent, Recorded, Store};
 
 /// A call whose intent is committed.
@@ -24,8 +27,12 @@ pub(super) struct Call {
     pub(super) policy: RetryPolicy,
     pub(super) send_within: Duration,
     pub(super) intent: Intent,
-    /// When commit 1 was done, by the clock that never stands still.
+    /// Before commit 1 was asked for, by the clock that never stands still: its intent is no older than this says.
+    pub(super) intended_at: BootInstant,
+    /// When it was committed.
     pub(super) committed_at: BootInstant,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) chance: Arc<dyn Chance>,
     /// The database's now at commit 1.
     pub(super) database_now: DateTime<Utc>,
     pub(super) waits_in_a_row: u32,
@@ -35,7 +42,9 @@ impl Call {
     /// Makes the call and records what came of it, however long the database takes.
     pub(super) async fn run(self) {
         let devices: Vec<_> = self.intent.entries.iter().map(|entry| entry.device).collect();
-        let reply = self.tenant.graph.reprovision(self.intent.call_id, &devices, &|| self.fence()).await;
+        failpoint::reach("after-intent");
+        let reply = self.tenant.graph.reprovision(self.intent.call_id, &devices, self.fence()).await;
+        failpoint::reach("after-answer");
         let now = self.now();
         let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, now);
         let sent: Vec<Sent> = self
@@ -45,31 +54,38 @@ impl Call {
             .map(|entry| Sent { request_id: entry.request_id, attempts: entry.attempts, expires_at: entry.expires_at })
             .collect();
         let ended = Ended { call_id: self.intent.call_id, sent: &sent, waits_in_a_row: self.waits_in_a_row, now };
-        let recording = verdict(meaning, &ended, &self.policy, &mut |n| intervals::delay(&self.retry, n));
+        let recording = verdict(meaning, &ended, &self.policy, &mut |n| self.delay(n));
         self.tenant.hold(&recording.tenant);
         self.log(&recording, &reply.evidence);
         self.record(&recording, &reply.evidence).await;
     }
 
     /// The last question before the bytes leave. Graph cannot turn away a late sender, so this must.
-    fn fence(&self) -> Result<(), String> {
-        if !self.lease.holds() {
-            Err("dropped before it was sent: this worker's lease has lapsed".to_owned())
-        } else if self.committed_at.elapsed() > self.send_within {
-            Err(format!(
-                "dropped before it was sent: its intent is older than worker.send_within ({:?})",
-                self.send_within
-            ))
-        } else if self.tenant.held() {
-            Err("dropped before it was sent: another call's answer says that the tenant must wait".to_owned())
-        } else {
-            Ok(())
-        }
+    fn fence(&self) -> Fence {
+        let (lease, tenant, clock) = (Arc::clone(&self.lease), Arc::clone(&self.tenant), Arc::clone(&self.clock));
+        let (intended_at, send_within) = (self.intended_at, self.send_within);
+        Box::new(move || {
+            if !lease.holds() {
+                Err("dropped before it was sent: this worker's lease has lapsed".to_owned())
+            } else if clock.now().since(intended_at) > send_within {
+                Err(format!(
+                    "dropped before it was sent: its intent is older than worker.send_within ({send_within:?})"
+                ))
+            } else if tenant.held() {
+                Err("dropped before it was sent: another call's answer says that the tenant must wait".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn delay(&self, n: u32) -> Duration {
+        intervals::delay(&self.retry, n, &*self.chance)
     }
 
     /// The database's now, carried on by a clock that counts stopped time.
     fn now(&self) -> DateTime<Utc> {
-        let gone = TimeDelta::from_std(self.committed_at.elapsed()).unwrap_or_default();
+        let gone = TimeDelta::from_std(self.clock.now().since(self.committed_at)).unwrap_or_default();
         self.database_now.checked_add_signed(gone).unwrap_or(self.database_now)
     }
 
@@ -77,7 +93,10 @@ impl Call {
     async fn record(&self, recording: &Recording, evidence: &Evidence) {
         let mut failures = 0_u32;
         loop {
-            match self.store.record(recording, evidence).await {
+            failpoint::reach("before-record");
+            let recorded = self.store.record(recording, evidence).await;
+            failpoint::reach("after-record");
+            match recorded {
                 Ok(Recorded::Done) => break,
                 Ok(Recorded::TooLateFor(devices)) => {
                     error!(
@@ -103,7 +122,7 @@ impl Call {
                 }
                 Err(problem) => {
                     failures = failures.saturating_add(1);
-                    let delay = intervals::delay(&self.retry, failures);
+                    let delay = self.delay(failures);
                     error!(
                         call.id = %self.intent.call_id,
                         tenant = %self.tenant.name,
@@ -134,7 +153,7 @@ impl Call {
                     tenant = %self.tenant.name,
                     call.devices = self.intent.entries.len(),
                     call.outcome = %recording.state,
-                    call.duration_ms = millis(self.committed_at.elapsed()),
+                    call.duration_ms = millis(self.clock.now().since(self.committed_at)),
                     http.status = evidence.http_status,
                     graph.request_id = evidence.graph_request_id.as_deref(),
                     devices,

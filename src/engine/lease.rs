@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::process;
-use crate::clock::BootInstant;
+use crate::clock::{BootInstant, Clock};
 use crate::domain::id::WorkerId;
 use crate::store::{Store, StoreError, WorkerIdentity};
 
@@ -14,17 +15,18 @@ use crate::store::{Store, StoreError, WorkerIdentity};
 pub(super) struct Lease {
     worker: WorkerId,
     length: Duration,
+    clock: Arc<dyn Clock>,
     held_until: Mutex<BootInstant>,
 }
 
 impl Lease {
-    pub(super) fn new(worker: WorkerId, length: Duration) -> Self {
-        Self { worker, length, held_until: Mutex::new(BootInstant::now()) }
+    pub(super) fn new(worker: WorkerId, length: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { worker, length, held_until: Mutex::new(clock.now()), clock }
     }
 
     /// Whether others still believe this worker alive.
     pub(super) fn holds(&self) -> bool {
-        !self.held_until.lock().unwrap_or_else(PoisonError::into_inner).remaining().is_zero()
+        self.clock.now() < *self.held_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counted from before the database was asked, so that it ends here before it ends there.
@@ -35,7 +37,7 @@ impl Lease {
     /// Registers the worker.
     pub(super) async fn start(&self, store: &dyn Store) -> Result<(), StoreError> {
         let process = process::this_process(self.worker);
-        let asked_at = BootInstant::now();
+        let asked_at = self.clock.now();
         let identity = WorkerIdentity {
             id: self.worker,
             host: process.host,
@@ -68,7 +70,7 @@ impl Lease {
     }
 
     async fn renew(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let asked_at = BootInstant::now();
+        let asked_at = self.clock.now();
         let held = store.renew_lease(self.worker, self.length).await?;
         self.renewed(asked_at);
         if !held {
@@ -82,12 +84,17 @@ impl Lease {
 }
 
 /// Renews three times in a lease's length, for as long as the process lives.
-pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>) {
+pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>, nudge: Arc<Notify>) {
     let mut failing = false;
     loop {
         tokio::time::sleep(lease.length / 3).await;
+        let held = lease.holds();
         match lease.renew(&*store).await {
             Ok(()) => {
+                if !held {
+                    // The work loop has made no intent since it lapsed.
+                    nudge.notify_one();
+                }
                 if std::mem::take(&mut failing) {
                     info!(worker.id = %lease.worker, "the lease is renewed again");
                 }

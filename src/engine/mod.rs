@@ -21,12 +21,14 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use crate::clock::BootInstant;
+use crate::chance::{Chance, Random};
+use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
+use crate::failpoint;
 use crate::graph::Graph;
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
@@ -82,6 +84,22 @@ pub struct Stopped {
     pub calls_left: usize,
 }
 
+/// What an engine has from its surroundings, and a test gives it.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// What spans are measured with.
+    pub clock: Arc<dyn Clock>,
+    /// What jitter is drawn from.
+    pub chance: Arc<dyn Chance>,
+}
+
+impl Default for Surroundings {
+    /// The machine's.
+    fn default() -> Self {
+        Self { clock: Arc::new(BootClock), chance: Arc::new(Random) }
+    }
+}
+
 /// The engine of one process.
 pub struct Engine {
     store: Arc<dyn Store>,
@@ -89,12 +107,14 @@ pub struct Engine {
     settings: Settings,
     worker: WorkerId,
     lease: Arc<Lease>,
+    surroundings: Surroundings,
 }
 
 /// One tenant as this process sees it.
 pub(crate) struct Tenant {
     name: TenantName,
     graph: Arc<dyn Graph>,
+    clock: Arc<dyn Clock>,
     /// No call of this process leaves before then: known at once, before the database has it.
     hold_until: Mutex<Option<BootInstant>>,
 }
@@ -107,13 +127,13 @@ impl Tenant {
             _ => return,
         };
         let mut held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = BootInstant::now().plus(time);
+        let until = self.clock.now().plus(time);
         *held = Some(held.map_or(until, |other| other.max(until)));
     }
 
     fn held(&self) -> bool {
         let held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
-        held.is_some_and(|until| !until.remaining().is_zero())
+        held.is_some_and(|until| self.clock.now() < until)
     }
 }
 
@@ -152,10 +172,20 @@ struct DatabaseHealth {
 
 impl Engine {
     /// An engine for the tenants that `graphs` can reach.
-    pub fn new(store: Arc<dyn Store>, graphs: Graphs, settings: Settings, worker: WorkerId) -> Self {
-        let tenant = |(name, graph)| Arc::new(Tenant { name, graph, hold_until: Mutex::default() });
-        let lease = Arc::new(Lease::new(worker, settings.worker.lease));
-        Self { store, tenants: graphs.into_iter().map(tenant).collect(), settings, worker, lease }
+    pub fn new(
+        store: Arc<dyn Store>,
+        graphs: Graphs,
+        settings: Settings,
+        worker: WorkerId,
+        surroundings: Surroundings,
+    ) -> Self {
+        let tenant = |(name, graph)| {
+            let clock = Arc::clone(&surroundings.clock);
+            Arc::new(Tenant { name, graph, clock, hold_until: Mutex::default() })
+        };
+        let tenants = graphs.into_iter().map(tenant).collect();
+        let lease = Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock)));
+        Self { store, tenants, settings, worker, lease, surroundings }
     }
 
     /// Registers the worker and gives up calls that dead workers left. Until this has been done nothing may be sent.
@@ -171,7 +201,7 @@ impl Engine {
     pub async fn run(&self, stop: CancellationToken) -> Result<Stopped, EngineError> {
         let nudge = Arc::new(Notify::new());
         let mut background: JoinSet<()> = JoinSet::new();
-        background.spawn(lease::keep(Arc::clone(&self.lease), Arc::clone(&self.store)));
+        background.spawn(lease::keep(Arc::clone(&self.lease), Arc::clone(&self.store), Arc::clone(&nudge)));
         let reconciler = reconcile::Reconciler {
             store: Arc::clone(&self.store),
             tenants: self.tenants.clone(),
@@ -180,7 +210,12 @@ impl Engine {
             nudge: Arc::clone(&nudge),
         };
         background.spawn(reconciler.run());
-        background.spawn(watch(Arc::clone(&self.store), Arc::clone(&nudge), self.settings.retry.clone()));
+        background.spawn(watch(
+            Arc::clone(&self.store),
+            Arc::clone(&nudge),
+            self.settings.retry.clone(),
+            self.surroundings.clone(),
+        ));
 
         let mut tasks = Tasks::default();
         let mut health = DatabaseHealth::default();
@@ -202,12 +237,11 @@ impl Engine {
                 () = tokio::time::sleep(look_again_in) => {}
             }
         }
-        let stopped = self.drain(&mut tasks).await?;
-        background.shutdown().await;
-        Ok(stopped)
+        self.drain(&mut tasks, background).await
     }
 
-    async fn drain(&self, tasks: &mut Tasks) -> Result<Stopped, EngineError> {
+    /// The lease is kept until the calls in flight have ended, and not after the worker has been ended.
+    async fn drain(&self, tasks: &mut Tasks, mut background: JoinSet<()>) -> Result<Stopped, EngineError> {
         if !tasks.calls.is_empty() {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
@@ -220,6 +254,8 @@ impl Engine {
         }
         let calls_left = tasks.calls.len();
         tasks.set.shutdown().await;
+        background.shutdown().await;
+        failpoint::reach("at-shutdown");
         self.store.stop_worker(self.worker).await?;
         if calls_left > 0 {
             self.lease.abandon(&*self.store).await?;
@@ -248,7 +284,7 @@ impl Engine {
                     debug!(error = problem.to_string(), "the queue still cannot be read");
                 }
                 health.failures = health.failures.saturating_add(1);
-                intervals::delay(&self.settings.retry, health.failures).min(self.settings.worker.poll_interval)
+                self.delay(health.failures).min(self.settings.worker.poll_interval)
             }
         }
     }
@@ -278,19 +314,26 @@ impl Engine {
             }
             if wants.expire || (wants.call && token) {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
+                let intended_at = self.surroundings.clock.now();
                 let claimed = self.claim(tenant, &bounds, health).await?;
                 soonest(claimed.decision.linger_for);
                 // There may be more of them than one claim ends.
                 soonest((!claimed.decision.expired.is_empty()).then_some(Duration::ZERO));
-                self.start_calls(tenant, claimed, tasks);
+                self.start_calls(tenant, claimed, intended_at, tasks);
             }
         }
         Ok(look_again_in)
     }
 
+    fn delay(&self, n: u32) -> Duration {
+        intervals::delay(&self.settings.retry, n, &*self.surroundings.chance)
+    }
+
     fn bounds(&self, tasks: &Tasks) -> Bounds {
+        let free = self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls.len());
         Bounds {
-            free_slots: self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls.len()),
+            // Whoever is believed dead makes no intent that it would only have to drop.
+            free_slots: if self.lease.holds() { free } else { 0 },
             max_devices: self.settings.batch.max_devices,
             linger: self.settings.batch.linger,
             open_doubts: self.settings.limits.open_doubts,
@@ -321,6 +364,7 @@ impl Engine {
             action: self.settings.action,
             fetch: bounds.free_slots * bounds.max_devices,
         };
+        failpoint::reach("before-intent");
         let claimed = self.store.claim(&claim, &decide).await;
         health.unsure |= claimed.is_err();
         let claimed = claimed?;
@@ -330,7 +374,7 @@ impl Engine {
         Ok(claimed)
     }
 
-    fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, tasks: &mut Tasks) {
+    fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, intended_at: BootInstant, tasks: &mut Tasks) {
         let policy = RetryPolicy {
             max_attempts: self.settings.retry.max_attempts,
             retry_failed: self.settings.retry.failed,
@@ -346,7 +390,10 @@ impl Engine {
                 policy: policy.clone(),
                 send_within: self.settings.worker.send_within,
                 intent,
-                committed_at: BootInstant::now(),
+                intended_at,
+                committed_at: self.surroundings.clock.now(),
+                clock: Arc::clone(&self.surroundings.clock),
+                chance: Arc::clone(&self.surroundings.chance),
                 database_now: claimed.now,
                 waits_in_a_row: claimed.waits_in_a_row,
             };
@@ -364,11 +411,10 @@ impl Engine {
         if tenant.held() || !tasks.fetching_tokens.insert(tenant.name.clone()) {
             return;
         }
-        let (tenant, store, retry) = (Arc::clone(tenant), Arc::clone(&self.store), self.settings.retry.clone());
-        let failures = facts.waits_in_a_row.saturating_add(1);
+        let (tenant, store) = (Arc::clone(tenant), Arc::clone(&self.store));
+        let delay = self.delay(facts.waits_in_a_row.saturating_add(1));
         tasks.set.spawn(async move {
             if let Err(problem) = tenant.graph.prepare().await {
-                let delay = intervals::delay(&retry, failures);
                 let effect = TenantEffect::Wait { delay, code: "no_token", reason: problem.to_string() };
                 tenant.hold(&effect);
                 warn!(tenant = %tenant.name, error = problem.to_string(), again_in_ms = millis(delay), "no call can be made");
@@ -387,15 +433,17 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Listens for wake-ups for as long as the process lives. Without them polling carries on.
-async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, retry: Retry) {
+async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, retry: Retry, surroundings: Surroundings) {
     let mut failures = 0_u32;
     loop {
-        let started = BootInstant::now();
+        let started = surroundings.clock.now();
         let Err(problem) = store.watch(Arc::clone(&nudge)).await else { continue };
-        failures = if started.elapsed() > retry.longest_delay { 1 } else { failures.saturating_add(1) };
+        failures =
+            if surroundings.clock.now().since(started) > retry.longest_delay { 1 } else { failures.saturating_add(1) };
         if failures == 1 {
             warn!(error = problem.to_string(), "wake-ups are off until the database answers again; polling carries on");
         }
-        tokio::time::sleep(intervals::delay(&retry, failures).max(retry.first_delay / 2)).await;
+        let delay = intervals::delay(&retry, failures, &*surroundings.chance);
+        tokio::time::sleep(delay.max(retry.first_delay / 2)).await;
     }
 }

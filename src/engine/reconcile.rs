@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::Tenant;
 use crate::config::{Reconcile, UnknownPolicy};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, settle};
+use crate::failpoint;
 use crate::store::{Store, StoreError};
 
 /// Doubts looked at in one round, and so settled in one transaction.
@@ -71,7 +72,9 @@ impl Reconciler {
                 .buffer_unordered(READS_AT_ONCE)
                 .collect()
                 .await;
+            failpoint::reach("before-settle");
             self.store.settle(&settled).await?;
+            failpoint::reach("after-settle");
             log(tenant, &settled);
             self.nudge.notify_one();
         }

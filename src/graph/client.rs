@@ -1,11 +1,12 @@
 //! One call to Graph: the request, the answer, the evidence.
 
 use std::fmt::Write as _;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -16,6 +17,7 @@ use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
 use crate::domain::id::{CallId, ManagedDeviceId};
 use crate::domain::printable::printable;
 use crate::domain::read_back::ReadBack;
+use crate::failpoint;
 
 /// Characters of an answer's body that are kept as evidence.
 const MAX_EVIDENCE_CHARS: usize = 64 * 1024;
@@ -55,21 +57,25 @@ impl GraphClient {
         })
     }
 
-    async fn call(&self, call: CallId, body: Vec<u8>, token: &Token, fence: &Fence<'_>) -> (Exchange, Evidence) {
+    async fn call(&self, call: CallId, body: Vec<u8>, token: &Token, fence: Fence) -> (Exchange, Evidence) {
+        let verdict = Arc::new(OnceLock::new());
         let request = self
             .http
             .post(self.action_url.clone())
             .bearer_auth(&token.text)
             .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, body.len())
             .header("client-request-id", call.to_string())
-            .body(body);
-        if let Err(reason) = fence() {
-            return not_sent(reason);
-        }
-        match request.send().await {
-            Ok(response) => answered(response, token).await,
-            Err(error) if error.is_connect() || error.is_builder() => not_sent(http::explain(&error)),
-            Err(error) => {
+            .body(fenced(body, fence, Arc::clone(&verdict)));
+        let error = match request.send().await {
+            Ok(response) => return answered(response, token).await,
+            Err(error) => error,
+        };
+        match verdict.get() {
+            // Without its body a request cannot be carried out, whatever was written of its head.
+            None => not_sent(http::explain(&error)),
+            Some(Err(reason)) => not_sent(reason.clone()),
+            Some(Ok(())) => {
                 let reason = format!("no answer: {}", http::explain(&error));
                 (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
             }
@@ -96,7 +102,7 @@ impl Graph for GraphClient {
         })
     }
 
-    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: &Fence<'_>) -> Reply {
+    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: Fence) -> Reply {
         let token = match self.credential.token().await {
             Ok(token) => token,
             Err(error) => {
@@ -144,6 +150,26 @@ impl Graph for GraphClient {
             }
         }
     }
+}
+
+/// What the fence said, once it has been asked.
+type Verdict = Arc<OnceLock<Result<(), String>>>;
+
+/// A body that asks `fence` when the connection takes it: name, connection and TLS lie behind then, and nothing else lies
+/// between the answer and the bytes.
+fn fenced(body: Vec<u8>, fence: Fence, verdict: Verdict) -> reqwest::Body {
+    reqwest::Body::wrap_stream(futures_util::stream::once(async move {
+        let said = fence();
+        let open = said.is_ok();
+        // It is asked once, and this is its one answer.
+        let _ = verdict.set(said);
+        if !open {
+            return Err(std::io::Error::other("the call is dropped before it is sent"));
+        }
+        failpoint::reach("before-write");
+        failpoint::reach_soon("after-write");
+        Ok(body)
+    }))
 }
 
 fn not_sent(reason: String) -> (Exchange, Evidence) {

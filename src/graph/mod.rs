@@ -26,16 +26,16 @@ pub trait Graph: Send + Sync {
     /// SHA-256 of the request body for these devices, in hexadecimal.
     fn digest(&self, devices: &[ManagedDeviceId]) -> String;
 
-    /// Makes one call, once. `fence` is asked last, right before the request is handed to the connection; its refusal means
-    /// nothing was sent.
-    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: &Fence<'_>) -> Reply;
+    /// Makes one call, once. `fence` is asked last, when the connection stands and takes the request's body; its refusal
+    /// means that nothing was sent which could be carried out.
+    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: Fence) -> Reply;
 
     /// Reads a device's remote actions.
     async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack;
 }
 
 /// Says whether the call may still leave, and if not, why.
-pub type Fence<'a> = dyn Fn() -> Result<(), String> + Send + Sync + 'a;
+pub type Fence = Box<dyn FnOnce() -> Result<(), String> + Send>;
 
 /// What came of one call.
 #[derive(Debug, Clone)]

@@ -6,6 +6,9 @@
     reason = "a test's helper panics as the test itself would, and a test may look at the clock to measure"
 )]
 
+#[cfg(not(feature = "failpoints"))]
+compile_error!("these tests end the daemon at its failpoints: run them with tests/run, or add --features failpoints");
+
 mod cli;
 mod daemon;
 mod layers;
