@@ -35,10 +35,8 @@ ALTER TABLE device_results ADD COLUMN evidence text;
 ALTER TABLE device_results ADD COLUMN operator_action_id bigint REFERENCES operator_actions (id);
 ALTER TABLE device_results ADD CHECK (source <> 'operator' OR operator_action_id IS NOT NULL);
 
--- A token bucket: so many calls were left at that time. Charged with the intent, so that it holds for all workers.
-ALTER TABLE tenants ADD COLUMN rate_tokens double precision;
-ALTER TABLE tenants ADD COLUMN rate_at timestamptz;
-ALTER TABLE tenants ADD CHECK ((rate_tokens IS NULL) = (rate_at IS NULL));
+-- The rate budget: no call before. Charged with the intent, so that it holds for all workers.
+ALTER TABLE tenants ADD COLUMN next_call_at timestamptz;
 
 -- Any answer that comes after its call was given up completes it once, be it that it settles nothing.
 DROP TRIGGER graph_calls_complete_once ON graph_calls;

@@ -40,9 +40,8 @@ ALTER TABLE device_results ADD COLUMN evidence TEXT;
 ALTER TABLE device_results ADD COLUMN operator_action_id INTEGER REFERENCES operator_actions (id)
     CHECK (source <> 'operator' OR operator_action_id IS NOT NULL);
 
--- A token bucket: so many calls were left at that time. Charged with the intent, so that it holds for all workers.
-ALTER TABLE tenants ADD COLUMN rate_tokens REAL;
-ALTER TABLE tenants ADD COLUMN rate_at TEXT CHECK ((rate_tokens IS NULL) = (rate_at IS NULL));
+-- The rate budget: no call before. Charged with the intent, so that it holds for all workers.
+ALTER TABLE tenants ADD COLUMN next_call_at TEXT;
 
 -- Any answer that comes after its call was given up completes it once, be it that it settles nothing.
 DROP TRIGGER graph_calls_complete_once;

@@ -123,6 +123,8 @@ mod tests {
         reconcile.give_up_after      = 2h                                    # default
         reconcile.clock_margin       = 2m                                    # default
         limits.open_doubts           = 2                                     # default
+        limits.calls_per_period      = 100                                   # default
+        limits.period                = 20s                                   # default
         tenants.a.cloud              = global                                # default
         tenants.a.graph_url          = https://graph.microsoft.com/          # default
         tenants.a.authority_url      = https://login.microsoftonline.com/    # default

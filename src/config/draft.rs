@@ -13,6 +13,7 @@ use super::setting::Setting;
 use super::tenant::{self, Cloud};
 use super::{Action, Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
 use crate::domain::id::TenantName;
+use crate::domain::rate::Rate;
 
 /// The layers so far.
 pub(super) struct Draft {
@@ -199,7 +200,7 @@ fn blank() -> Config {
             give_up_after: NONE,
             clock_margin: NONE,
         },
-        limits: Limits { open_doubts: 0 },
+        limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: NONE } },
         tenants: BTreeMap::new(),
     }
 }

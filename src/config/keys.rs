@@ -203,6 +203,18 @@ pub(super) const KEYS: &[Key] = &[
         Setting::Count(1, 100, |c, n| c.limits.open_doubts = n),
         "Calls of one tenant that may be in doubt before no new one is made",
     ),
+    key(
+        "limits.calls_per_period",
+        "100",
+        Setting::Count(1, 1_000_000, |c, n| c.limits.rate.calls = n),
+        "Calls of one tenant in any limits.period, by all workers together; they leave evenly",
+    ),
+    key(
+        "limits.period",
+        "20s",
+        time(S, HOUR, |c| &mut c.limits.rate.period),
+        "The period that limits.calls_per_period is counted in",
+    ),
     tenant_key(
         "tenants.NAME.cloud",
         Some("global"),

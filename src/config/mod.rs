@@ -40,6 +40,7 @@ pub use self::keys::reference;
 pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
 pub use self::sources::Sources;
 use crate::domain::id::TenantName;
+use crate::domain::rate::Rate;
 
 /// Everything `run` needs, already checked: no later code has to doubt a value.
 #[derive(Debug, Clone)]
@@ -164,6 +165,8 @@ pub enum UnknownPolicy {
 pub struct Limits {
     /// Calls of one tenant that may be in doubt before no new one is made.
     pub open_doubts: u32,
+    /// Calls of one tenant, by all workers together, in any such period.
+    pub rate: Rate,
 }
 
 /// `[tenants.NAME]`

@@ -5,5 +5,6 @@ pub mod id;
 pub mod lifecycle;
 pub mod plan;
 pub mod printable;
+pub mod rate;
 pub mod read_back;
 pub mod retry;

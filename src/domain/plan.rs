@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::id::{ManagedDeviceId, RequestId};
+use super::rate::Rate;
 
 /// A queue entry as the claim sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct TenantState {
     pub blocked_until: Option<DateTime<Utc>>,
     /// Throttled or unreachable until then.
     pub wait_until: Option<DateTime<Utc>>,
+    /// The rate budget: no call before.
+    pub next_call_at: Option<DateTime<Utc>>,
     /// A call's outcome was in doubt and none has been answered since.
     pub cautious: bool,
     /// Calls in `sending`, of all workers.
@@ -87,8 +90,13 @@ pub fn attention(facts: &Facts, bounds: &Bounds) -> Attention {
     let due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= now);
     let waiting = facts.ready || due(facts.next_due);
     let tenant = &facts.tenant;
-    let call = waiting && bounds.free_slots > 0 && !matches!(allowance(tenant, now, bounds), Allowance::None);
-    let gates = if waiting { [tenant.wait_until, tenant.blocked_until] } else { [None, None] };
+    let paced = bounds.rate.allowance(tenant.next_call_at, now);
+    let call = waiting
+        && bounds.free_slots > 0
+        && paced.calls > 0
+        && !matches!(allowance(tenant, now, bounds), Allowance::None);
+    let pace = (paced.calls == 0).then_some(paced.next);
+    let gates = if waiting { [tenant.wait_until, tenant.blocked_until, pace] } else { [None; 3] };
     let next = [facts.next_due, facts.next_expiry].into_iter().chain(gates).flatten().filter(|at| *at > now).min();
     Attention {
         call,
@@ -108,6 +116,8 @@ pub struct Bounds {
     pub linger: Duration,
     /// Calls in doubt at which no new one is made.
     pub open_doubts: u32,
+    /// The tenant's rate budget.
+    pub rate: Rate,
 }
 
 /// What is to happen.
@@ -117,8 +127,10 @@ pub struct Plan {
     pub calls: Vec<Vec<Entry>>,
     /// Entries past their `expires_at`.
     pub expired: Vec<Entry>,
-    /// Time until a lingering call goes even if it is not full.
-    pub linger_for: Option<Duration>,
+    /// Time until a lingering call goes even if it is not full, or the rate budget lets another go.
+    pub look_again_in: Option<Duration>,
+    /// The rate budget once these calls have gone: no other before.
+    pub next_call_at: Option<DateTime<Utc>>,
 }
 
 /// Devices in a probe: the least that can be in doubt.
@@ -135,8 +147,17 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
         Allowance::Probe => (bounds.free_slots.min(1), PROBE_DEVICES),
         Allowance::Calls => (bounds.free_slots, bounds.max_devices),
     };
+    let paced = bounds.rate.allowance(snapshot.tenant.next_call_at, now);
+    let mut soonest = |time: Duration| {
+        plan.look_again_in = Some(plan.look_again_in.map_or(time, |other: Duration| other.min(time)));
+    };
+    let mut planned = Vec::new();
     for (call, full) in calls(live, largest) {
-        if plan.calls.len() == slots {
+        if planned.len() == slots {
+            break;
+        }
+        if planned.len() >= paced.calls {
+            soonest((bounds.rate.after(paced, planned.len()) - now).to_std().unwrap_or_default());
             break;
         }
         // An entry with a cap has waited already; a probe never grows.
@@ -144,12 +165,13 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
         let oldest = call.iter().map(|entry| entry.due_at).min().unwrap_or(now);
         let waited = (now - oldest).to_std().unwrap_or_default();
         if lingers && waited < bounds.linger {
-            let left = bounds.linger.saturating_sub(waited);
-            plan.linger_for = Some(plan.linger_for.map_or(left, |other| other.min(left)));
+            soonest(bounds.linger.saturating_sub(waited));
         } else {
-            plan.calls.push(call);
+            planned.push(call);
         }
     }
+    plan.next_call_at = (!planned.is_empty()).then(|| bounds.rate.after(paced, planned.len()));
+    plan.calls = planned;
     plan
 }
 
@@ -206,6 +228,9 @@ mod tests {
 
     use super::*;
 
+    /// No test here waits for its pace.
+    const FAST: Rate = Rate { calls: 1_000_000, period: Duration::from_secs(1) };
+
     fn at(second: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
@@ -222,7 +247,7 @@ mod tests {
     }
 
     fn bounds() -> Bounds {
-        Bounds { free_slots: 4, max_devices: 100, linger: Duration::ZERO, open_doubts: 2 }
+        Bounds { free_slots: 4, max_devices: 100, linger: Duration::ZERO, open_doubts: 2, rate: FAST }
     }
 
     fn snapshot(entries: Vec<Entry>) -> Snapshot {
@@ -231,6 +256,21 @@ mod tests {
 
     fn ids(calls: &[Vec<Entry>]) -> Vec<Vec<i64>> {
         calls.iter().map(|call| call.iter().map(|e| e.request_id.0).collect()).collect()
+    }
+
+    #[test]
+    fn no_more_calls_go_than_the_rate_budget_has_and_the_rest_is_looked_at_when_it_has_more() {
+        let entries: Vec<Entry> = (0..10).map(|n| entry(n, n.unsigned_abs().into())).collect();
+        let bounds = Bounds { max_devices: 2, rate: Rate { calls: 10, period: Duration::from_secs(10) }, ..bounds() };
+        let mut snap = snapshot(entries);
+        let first = plan(snap.clone(), &bounds);
+        let next = at(1) + chrono::TimeDelta::milliseconds(10);
+        assert_eq!((ids(&first.calls), first.next_call_at), (vec![vec![0, 1]], Some(next)));
+        assert_eq!(first.look_again_in, Some(Duration::from_millis(1010)));
+        snap.tenant.next_call_at = first.next_call_at;
+        let none = plan(snap, &bounds);
+        assert_eq!((none.calls.len(), none.next_call_at), (0, None), "and nothing is charged for nothing");
+        assert_eq!(none.look_again_in, Some(Duration::from_millis(1010)));
     }
 
     #[test]
@@ -245,7 +285,7 @@ mod tests {
         snap.now = at(3);
         let bounds = Bounds { linger: Duration::from_secs(5), ..bounds() };
         let waiting = plan(snap.clone(), &bounds);
-        assert_eq!((waiting.calls.len(), waiting.linger_for), (0, Some(Duration::from_secs(2))));
+        assert_eq!((waiting.calls.len(), waiting.look_again_in), (0, Some(Duration::from_secs(2))));
         snap.now = at(5);
         assert_eq!(plan(snap.clone(), &bounds).calls.len(), 1);
         let full = Bounds { max_devices: 1, ..bounds };
@@ -309,7 +349,7 @@ mod tests {
                 entry.request_id = RequestId(i64::try_from(n).unwrap());
             }
             let tenant = TenantState { cautious, paused, wait_until: wait.map(at), open_doubts, ..TenantState::default() };
-            let bounds = Bounds { free_slots, max_devices, linger: Duration::from_secs(linger), open_doubts: 2 };
+            let bounds = Bounds { free_slots, max_devices, linger: Duration::from_secs(linger), open_doubts: 2, rate: FAST };
             let snap = Snapshot { now: at(now), tenant: tenant.clone(), entries: entries.clone() };
             let plan = plan(snap, &bounds);
 

@@ -316,7 +316,7 @@ impl Engine {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
                 let intended_at = self.surroundings.clock.now();
                 let claimed = self.claim(tenant, &bounds, health).await?;
-                soonest(claimed.decision.linger_for);
+                soonest(claimed.decision.look_again_in);
                 // There may be more of them than one claim ends.
                 soonest((!claimed.decision.expired.is_empty()).then_some(Duration::ZERO));
                 self.start_calls(tenant, claimed, intended_at, tasks);
@@ -337,6 +337,7 @@ impl Engine {
             max_devices: self.settings.batch.max_devices,
             linger: self.settings.batch.linger,
             open_doubts: self.settings.limits.open_doubts,
+            rate: self.settings.limits.rate,
         }
     }
 
@@ -355,7 +356,8 @@ impl Engine {
             Decision {
                 intents: plan.calls.into_iter().map(intent).collect(),
                 expired: plan.expired,
-                linger_for: plan.linger_for,
+                next_call_at: plan.next_call_at,
+                look_again_in: plan.look_again_in,
             }
         };
         let claim = Claim {

@@ -167,8 +167,10 @@ pub struct Decision {
     pub intents: Vec<Intent>,
     /// Entries that end as `expired`.
     pub expired: Vec<Entry>,
-    /// Time until a lingering call goes.
-    pub linger_for: Option<Duration>,
+    /// The rate budget once these calls have gone.
+    pub next_call_at: Option<DateTime<Utc>>,
+    /// Time until more may go, if nothing else happens.
+    pub look_again_in: Option<Duration>,
 }
 
 /// A call that is to be made.

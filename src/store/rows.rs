@@ -343,6 +343,7 @@ macro_rules! facts {
                 paused: $row.try_get("paused")?,
                 blocked_until: $row.try_get("probe_at")?,
                 wait_until: $row.try_get("wait_until")?,
+                next_call_at: $row.try_get("next_call_at")?,
                 cautious: $row.try_get("cautious")?,
                 calls_in_flight: crate::store::rows::count($row.try_get("calls_in_flight")?),
                 open_doubts: crate::store::rows::count($row.try_get("open_doubts")?),

@@ -446,6 +446,10 @@ fn every_default_keeps_its_own_rule_and_fills_its_field() {
         },
         limits: Limits {
             open_doubts: 2,
+            rate: Rate {
+                calls: 100,
+                period: 20s,
+            },
         },
         tenants: {},
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::id::ManagedDeviceId;
 use crate::domain::plan::{self, Bounds, Entry, Snapshot, TenantState, plan};
+use crate::domain::rate::Rate;
 
 fn noon() -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000, 0).unwrap()
@@ -368,7 +369,8 @@ fn queue(n: usize) -> BTreeMap<RequestId, Entry> {
 
 /// Plans, calls and records until the queue is empty. Graph refuses each call with a poison device in it.
 fn drain(mut queue: BTreeMap<RequestId, Entry>, max_devices: usize, is_poison: impl Fn(i64) -> bool) -> Outcome {
-    let bounds = Bounds { free_slots: usize::MAX, max_devices, linger: Duration::from_hours(1), open_doubts: 1 };
+    let rate = Rate { calls: u32::MAX, period: Duration::from_nanos(1) };
+    let bounds = Bounds { free_slots: usize::MAX, max_devices, linger: Duration::from_hours(1), open_doubts: 1, rate };
     let mut outcome = Outcome { rounds: 0, ended: BTreeMap::new() };
     // As if what is due had lingered enough.
     let now = noon() + TimeDelta::hours(2);

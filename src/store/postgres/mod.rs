@@ -185,6 +185,9 @@ impl Store for PostgresStore {
                 sqlx::query(sql::START_SENDING).bind(&requests).bind(intent.call_id.0).execute(&mut *tx).await?;
             rows::expect_rows("claim: queued to sending", requests.len(), moved.rows_affected())?;
         }
+        if let Some(next) = decision.next_call_at {
+            sqlx::query(sql::CHARGE_RATE).bind(tenant).bind(next).execute(&mut *tx).await?;
+        }
         if !decision.expired.is_empty() {
             let requests = rows::request_ids(&decision.expired);
             let ended = sqlx::query(sql::EXPIRE_RESULTS).bind(&requests).execute(&mut *tx).await?;

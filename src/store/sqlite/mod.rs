@@ -218,6 +218,9 @@ impl Store for SqliteStore {
                 sqlx::query(sql::START_SENDING).bind(&requests).bind(text(intent.call_id.0)).execute(&mut *tx).await?;
             rows::expect_rows("claim: queued to sending", intent.entries.len(), moved.rows_affected())?;
         }
+        if let Some(next) = decision.next_call_at {
+            sqlx::query(sql::CHARGE_RATE).bind(tenant).bind(instant_or_later(next)).execute(&mut *tx).await?;
+        }
         if !decision.expired.is_empty() {
             let requests = rows::json(decision.expired.iter().map(|entry| entry.request_id));
             let ended = sqlx::query(sql::EXPIRE_RESULTS).bind(&requests).execute(&mut *tx).await?;

@@ -75,7 +75,7 @@ statements! {
 
     FACTS = "
         SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
-               t.cautious, t.waits_in_a_row,
+               t.next_call_at, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
                (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
                 JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
@@ -107,6 +107,7 @@ statements! {
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = ?2, wait_reason = NULL
         WHERE request_id IN (SELECT value FROM json_each(?1)) AND state = 'queued'";
+    CHARGE_RATE = "UPDATE tenants SET next_call_at = ?2 WHERE name = ?1";
     EXPIRE_RESULTS = "
         INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)

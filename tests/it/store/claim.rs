@@ -178,7 +178,7 @@ on_both! {
             let decide = |snapshot: Snapshot| {
                 let free = intent(snapshot.entries);
                 let (intents, expired) = if expire { (vec![free], vec![gone.clone()]) } else { (vec![free, intent(vec![gone.clone()])], vec![]) };
-                Decision { intents, expired, linger_for: None }
+                Decision { intents, expired, ..Decision::default() }
             };
             let tenant = tenant();
             let ask = Claim { tenant: &tenant, worker: db.worker, action: "action", fetch: 10 };

@@ -17,6 +17,7 @@ use reprovisiond::config::DatabaseUrl;
 use reprovisiond::domain::id::{CallId, RequestId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
+use reprovisiond::domain::rate::Rate;
 use reprovisiond::store::{
     self, Claim, Claimed, Decision, Evidence, Intent, Recorded, Store, StoreError, WorkerIdentity,
 };
@@ -192,14 +193,16 @@ async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usiz
         Decision {
             intents: plan.calls.into_iter().map(intent).collect(),
             expired: plan.expired,
-            linger_for: plan.linger_for,
+            next_call_at: plan.next_call_at,
+            look_again_in: plan.look_again_in,
         }
     };
     store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch }, &decide).await
 }
 
 fn bounds() -> Bounds {
-    Bounds { free_slots: 10, max_devices: 100, linger: Duration::ZERO, open_doubts: 2 }
+    let rate = Rate { calls: 1_000_000, period: Duration::from_secs(1) };
+    Bounds { free_slots: 10, max_devices: 100, linger: Duration::ZERO, open_doubts: 2, rate }
 }
 
 /// The requests of each call.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use reprovisiond::domain::id::WorkerId;
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
 use reprovisiond::domain::plan::Bounds;
+use reprovisiond::domain::rate::Rate;
 use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
-use reprovisiond::store::{Intent, NewRequest, Recorded, Store, StoreError};
+use reprovisiond::store::{Decision, Intent, NewRequest, Recorded, Store, StoreError};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -125,6 +126,27 @@ on_both! {
         let devices: HashSet<_> = taken.iter().map(|entry| entry.device).collect();
         assert_eq!((taken.len(), entries.len(), devices.len()), (100, 100, 100));
         db.nothing_is_lost_or_ended_twice().await;
+    }
+
+    async fn claimers_at_the_same_moment_share_one_rate_budget(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(PROCESSES).await;
+        db.ask(&(1..=100).collect::<Vec<_>>()).await;
+        let barrier = Arc::new(Barrier::new(PROCESSES));
+        let mut tasks = JoinSet::new();
+        for store in stores {
+            let (barrier, worker) = (Arc::clone(&barrier), db.worker);
+            tasks.spawn(async move {
+                barrier.wait().await;
+                let one_an_hour = Bounds { max_devices: 10, rate: Rate { calls: 1, period: HOUR }, ..bounds() };
+                claim(&*store, worker, &one_an_hour, 1000).await.unwrap().decision
+            });
+        }
+        let decisions: Vec<Decision> = tasks.join_all().await;
+        let calls: usize = decisions.iter().map(|decision| decision.intents.len()).sum();
+        assert_eq!(calls, 1, "{decisions:?}");
+        let told_to_wait = decisions.iter().filter(|d| d.look_again_in.is_some_and(|time| time > HOUR / 2)).count();
+        assert_eq!(told_to_wait, PROCESSES, "the one that went has more to do than its budget lets it");
     }
 
     async fn an_answer_and_the_giving_up_of_its_call_at_the_same_moment_end_in_the_answer(scratch: Scratch) {
