@@ -24,7 +24,7 @@ use reprovisiond::simulator::{Options, Shares, Simulator, Throttle};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
 /// Requests whose way is timed.
-const REQUESTS: usize = 300;
+const REQUESTS: usize = 200;
 
 /// How long an idle daemon is watched.
 const IDLE: Duration = Duration::from_secs(30);
@@ -70,8 +70,8 @@ async fn measure(url: &str, dir: &std::path::Path) -> Figures {
         producer.insert(&device.managed_device_id.to_string()).await;
         sent.push(at);
         arrived(&simulator, n).await;
-        // No rhythm that the daemon's own could fall into.
-        tokio::time::sleep(Duration::from_millis(20 + (n as u64 * 37) % 61)).await;
+        // Longer than the rate budget holds the next call back, and no rhythm that the daemon's own could fall into.
+        tokio::time::sleep(Duration::from_millis(210 + (n as u64 * 37) % 61)).await;
     }
     let mut waits: Vec<f64> =
         sent.iter().zip(simulator.requests()).skip(5).map(|(sent, request)| milliseconds(*sent, request.at)).collect();
