@@ -60,7 +60,8 @@ pub(crate) fn plain(args: &[&str]) -> Said {
     said(&mut command(args), "")
 }
 
-fn said(command: &mut Command, stdin: &str) -> Said {
+/// Runs a command to its end, with a text on its standard input.
+pub(crate) fn said(command: &mut Command, stdin: &str) -> Said {
     let mut child = command.spawn().unwrap();
     // The program may end without having read it.
     let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());

@@ -1,0 +1,37 @@
+//! The newcomer's first minute.
+
+use std::time::Duration;
+
+use super::program::{Said, command, said};
+use crate::support::{Backend, on_both};
+
+async fn demo(dir: &std::path::Path, args: &[&str]) -> Said {
+    let mut command = command(args);
+    command.current_dir(dir);
+    let ended = tokio::task::spawn_blocking(move || said(&mut command, ""));
+    // A bound, never a wait: it takes some ten seconds.
+    tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap().unwrap()
+}
+
+on_both! {
+    async fn the_demo_ends_every_request_wipes_nothing_twice_and_settles_a_lost_answer_before_ones_eyes(scratch: Scratch) {
+        let dir = tempfile::tempdir().unwrap();
+        let said = match scratch.backend() {
+            Backend::Sqlite => demo(dir.path(), &["demo"]).await,
+            Backend::Postgres => demo(dir.path(), &["demo", "--database", &scratch.url]).await,
+        };
+        assert_eq!(said.code, 0, "{said}");
+        let devices = |bucket: &str| {
+            let line = said.stdout.lines().find(|line| line.trim_start().starts_with(bucket)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+        };
+        let buckets = ["successful", "failed", "not_found", "not_supported"].map(devices);
+        assert_eq!((buckets.iter().sum::<u32>(), buckets[0]), (250, 230), "{said}");
+        assert!(said.stdout.contains("230 devices reprovisioned, 0 of them twice"), "{said}");
+        assert!(said.stdout.contains("25 devices were unknown until read-back"), "{said}");
+        assert!(said.stdout.contains("7c82a3e3-9459-44e4-94d9-b92f93bf78dd  failed"), "{said}");
+        for seen in ["HTTP 429", "HTTP 503", "call in doubt", "devices in doubt were read back"] {
+            assert!(said.stderr.contains(seen), "{seen}: {said}");
+        }
+    }
+}
