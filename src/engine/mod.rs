@@ -166,9 +166,13 @@ impl Tasks {
 #[derive(Default)]
 struct DatabaseHealth {
     failures: u32,
-    /// A claim failed in a way that leaves open whether its COMMIT arrived.
-    unsure: bool,
+    /// When a claim last failed in a way that leaves open whether its COMMIT arrived.
+    unsure_since: Option<BootInstant>,
 }
+
+/// A COMMIT that was under way when its connection broke can arrive this much later, and not after: the server ends a
+/// transaction that says nothing for so long before.
+const LATE_COMMIT: Duration = Duration::from_mins(2);
 
 impl Engine {
     /// An engine for the tenants that `graphs` can reach.
@@ -290,10 +294,12 @@ impl Engine {
     }
 
     async fn try_pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Result<Duration, StoreError> {
-        if health.unsure {
+        if let Some(since) = health.unsure_since {
             let under_way: Vec<CallId> = tasks.calls.values().copied().collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
-            health.unsure = false;
+            if self.surroundings.clock.now().since(since) > LATE_COMMIT {
+                health.unsure_since = None;
+            }
             if released > 0 {
                 warn!(
                     calls = released,
@@ -368,7 +374,9 @@ impl Engine {
         };
         failpoint::reach("before-intent");
         let claimed = self.store.claim(&claim, &decide).await;
-        health.unsure |= claimed.is_err();
+        if claimed.is_err() {
+            health.unsure_since = Some(self.surroundings.clock.now());
+        }
         let claimed = claimed?;
         if !claimed.decision.expired.is_empty() {
             info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");
