@@ -36,6 +36,7 @@ const COLUMNS: &[&str] = &[
     "sent_at",
     "http_status",
     "graph_request_id",
+    "evidence",
 ];
 
 /// Show what came of the requests

@@ -44,7 +44,7 @@ pub struct RemoteAction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReadBack {
     /// The device's remote actions, as Graph shows them now.
-    Seen(Vec<RemoteAction>),
+    Seen(Seen),
     /// Nothing could be read.
     Failed {
         /// Why.
@@ -52,6 +52,17 @@ pub enum ReadBack {
         /// Graph's wish to be left alone, where it has one.
         retry_after: Option<Duration>,
     },
+}
+
+/// A device's remote actions, and which answer of Graph's shows them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// All that Graph lists.
+    pub actions: Vec<RemoteAction>,
+    /// Graph's `Date`: when it showed them, by the clock that `started_at` is by.
+    pub read_at: Option<DateTime<Utc>>,
+    /// Graph's `request-id`.
+    pub graph_request_id: Option<String>,
 }
 
 /// `[reconcile]`, as far as it decides here.
@@ -78,11 +89,15 @@ pub enum Settlement {
         bucket: Bucket,
         /// The evidence in a sentence.
         detail: String,
+        /// The evidence itself, as JSON.
+        evidence: String,
     },
     /// It did not happen: queued for a new attempt.
     QueueAgain {
         /// The evidence in a sentence.
         detail: String,
+        /// The evidence itself, as JSON.
+        evidence: String,
     },
     /// Nothing is proven yet.
     AskAgain {
@@ -95,7 +110,55 @@ pub enum Settlement {
     Hold {
         /// What was seen, and not seen.
         detail: String,
+        /// The same as JSON.
+        evidence: String,
     },
+}
+
+/// Remote actions that are kept as evidence: a device has a handful.
+const KEPT_ACTIONS: usize = 50;
+
+/// Characters of a word of Graph's that are kept as evidence.
+const KEPT_CHARS: usize = 100;
+
+/// A read-back as it is kept beside the result that stands on it: JSON of bounded size, Reprovisions first, so that what
+/// decided is there whatever else the device has been through.
+pub fn evidence(read: &ReadBack) -> String {
+    let seen = match read {
+        ReadBack::Failed { reason, .. } => return not_read(reason),
+        ReadBack::Seen(seen) => seen,
+    };
+    let (first, then): (Vec<_>, Vec<_>) = seen.actions.iter().partition(|action| action.is_reprovision());
+    let actions: Vec<_> = first
+        .into_iter()
+        .chain(then)
+        .take(KEPT_ACTIONS)
+        .map(|action| {
+            serde_json::json!({
+                "name": printable(&action.name, KEPT_CHARS).to_string(),
+                "state": printable(&action.state, KEPT_CHARS).to_string(),
+                "started_at": action.started_at,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "read_at": seen.read_at,
+        "graph_request_id": seen.graph_request_id,
+        "actions_listed": seen.actions.len(),
+        "actions": actions,
+    })
+    .to_string()
+}
+
+/// The evidence of a doubt that nothing was read about.
+pub fn not_read(reason: &str) -> String {
+    serde_json::json!({ "failed": printable(reason, 1000).to_string() }).to_string()
+}
+
+impl RemoteAction {
+    fn is_reprovision(&self) -> bool {
+        self.name.eq_ignore_ascii_case("reprovision")
+    }
 }
 
 /// Settles one doubt.
@@ -106,31 +169,30 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
     let actions = match read {
         ReadBack::Failed { reason, retry_after } => {
             let reason = format!("nothing could be read back: {reason}");
-            return wait_or_hold(doubt, policy, reason, retry_after.unwrap_or_default());
+            return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
-        ReadBack::Seen(actions) => actions,
+        ReadBack::Seen(seen) => &seen.actions,
     };
     let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
-    let reprovisions: Vec<&RemoteAction> =
-        actions.iter().filter(|action| action.name.eq_ignore_ascii_case("reprovision")).collect();
+    let reprovisions: Vec<&RemoteAction> = actions.iter().filter(|action| action.is_reprovision()).collect();
     let ours: Vec<&&RemoteAction> =
         reprovisions.iter().filter(|action| action.started_at.is_some_and(|at| at >= earliest)).collect();
 
     if ours.len() > doubt.explained as usize {
         return ours.iter().max_by_key(|action| action.started_at).map_or_else(
-            || wait_or_hold(doubt, policy, "read-back is empty".to_owned(), Duration::ZERO),
-            |action| happened(action),
+            || wait_or_hold(doubt, policy, read, "read-back is empty".to_owned(), Duration::ZERO),
+            |action| happened(action, read),
         );
     }
     if reprovisions.iter().any(|action| action.started_at.is_none()) {
         let seen = "read-back shows a Reprovision without a start time, which may be this one or an old one";
-        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+        return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
     // An earlier call of ours accounts for what began before this one; what began after it could be either's.
     if ours.iter().any(|action| action.started_at.is_some_and(|at| at >= doubt.sent_at)) {
         let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
-        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+        return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
     let since_given_up = since(doubt.given_up_at, doubt.now);
     if since_given_up < policy.settle_after {
@@ -143,27 +205,34 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
     let detail =
         format!("read-back shows no Reprovision {} s after the call: it did not happen", since_given_up.as_secs());
     if doubt.attempts < policy.max_attempts {
-        Settlement::QueueAgain { detail }
+        Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {
         Settlement::Final {
             bucket: Bucket::Failed,
             detail: format!("{detail}, on attempt {} of {}", doubt.attempts, policy.max_attempts),
+            evidence: evidence(read),
         }
     }
 }
 
 /// A reprovision of ours is there. `successful` means accepted, here as in an answer; how far it got is in the detail.
-fn happened(action: &RemoteAction) -> Settlement {
+fn happened(action: &RemoteAction, read: &ReadBack) -> Settlement {
     let started = action.started_at.map_or_else(String::new, |at| format!(" started {}", at.to_rfc3339()));
     let detail = format!("read-back shows Reprovision {}{started} by Graph's clock", printable(&action.state, 40));
     let bucket =
         if action.state.eq_ignore_ascii_case("notSupported") { Bucket::NotSupported } else { Bucket::Successful };
-    Settlement::Final { bucket, detail }
+    Settlement::Final { bucket, detail, evidence: evidence(read) }
 }
 
-fn wait_or_hold(doubt: &Doubt, policy: &ReconcilePolicy, seen: String, at_least: Duration) -> Settlement {
+fn wait_or_hold(
+    doubt: &Doubt,
+    policy: &ReconcilePolicy,
+    read: &ReadBack,
+    seen: String,
+    at_least: Duration,
+) -> Settlement {
     if since(doubt.sent_at, doubt.now) >= policy.give_up_after {
-        Settlement::Hold { detail: seen }
+        Settlement::Hold { detail: seen, evidence: evidence(read) }
     } else {
         Settlement::AskAgain { after: next_look(doubt, policy).max(at_least), detail: seen }
     }
@@ -212,7 +281,7 @@ mod tests {
     }
 
     fn seen(actions: &[RemoteAction], doubt: &Doubt) -> &'static str {
-        match settle(doubt, &ReadBack::Seen(actions.to_vec()), &POLICY) {
+        match settle(doubt, &ReadBack::Seen(Seen { actions: actions.to_vec(), ..Seen::default() }), &POLICY) {
             Settlement::Final { bucket, .. } => bucket.as_str(),
             Settlement::QueueAgain { .. } => "queued",
             Settlement::AskAgain { .. } => "ask again",
@@ -252,5 +321,28 @@ mod tests {
         let Settlement::AskAgain { after, .. } = settle(&doubt(70), &failed, &POLICY) else { panic!() };
         assert_eq!(after, Duration::from_mins(5));
         assert!(matches!(settle(&doubt(7200), &failed, &POLICY), Settlement::Hold { .. }));
+    }
+
+    #[test]
+    fn every_settlement_carries_what_was_read_and_what_decided_is_kept_whatever_else_is_listed() {
+        let mut actions = vec![action("Restart\n", None); 200];
+        actions.push(action("Reprovision", Some(5)));
+        let read =
+            ReadBack::Seen(Seen { actions, read_at: Some(at(100)), graph_request_id: Some("graph-7".to_owned()) });
+        let Settlement::Final { evidence, .. } = settle(&doubt(120), &read, &POLICY) else { panic!() };
+        let kept: serde_json::Value = serde_json::from_str(&evidence).unwrap();
+        assert_eq!(kept["read_at"], "2027-01-15T08:01:40Z");
+        assert_eq!((&kept["graph_request_id"], &kept["actions_listed"]), (&"graph-7".into(), &201.into()));
+        assert_eq!(kept["actions"].as_array().unwrap().len(), KEPT_ACTIONS);
+        let first = serde_json::json!({"name": "Reprovision", "state": "active", "started_at": "2027-01-15T08:00:05Z"});
+        assert_eq!(kept["actions"][0], first);
+        assert_eq!(kept["actions"][1]["name"], "Restart\\n");
+
+        let failed = ReadBack::Failed { reason: "HTTP 403".to_owned(), retry_after: None };
+        let Settlement::Hold { evidence, .. } = settle(&doubt(7200), &failed, &POLICY) else { panic!() };
+        assert_eq!(evidence, r#"{"failed":"HTTP 403"}"#);
+        let nothing = ReadBack::Seen(Seen::default());
+        let Settlement::QueueAgain { evidence, .. } = settle(&doubt(960), &nothing, &POLICY) else { panic!() };
+        assert_eq!(evidence, r#"{"actions":[],"actions_listed":0,"graph_request_id":null,"read_at":null}"#);
     }
 }

@@ -103,7 +103,7 @@ impl Call {
                         call.id = %self.intent.call_id,
                         tenant = %self.tenant.name,
                         devices,
-                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, compare it with their results"
+                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, and with their results whether it agrees"
                     );
                     break;
                 }
@@ -116,7 +116,7 @@ impl Call {
                     error!(
                         call.id = %self.intent.call_id,
                         tenant = %self.tenant.name,
-                        "the call was completed or given up by another worker; its answer is in this log only"
+                        "the call was completed already by another worker; its answer is in this log only"
                     );
                     break;
                 }

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::Tenant;
 use crate::config::{Reconcile, UnknownPolicy};
-use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, settle};
+use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, not_read, settle};
 use crate::failpoint;
 use crate::store::{Store, StoreError};
 
@@ -100,7 +100,8 @@ impl Reconciler {
         let settlement = match self.settings.unknown_policy {
             UnknownPolicy::ReadBack => settle(&doubt, &tenant.graph.remote_actions(doubt.device).await, policy),
             UnknownPolicy::Hold => {
-                Settlement::Hold { detail: "reconcile.unknown_policy is \"hold\": a person decides".to_owned() }
+                let detail = "reconcile.unknown_policy is \"hold\": a person decides".to_owned();
+                Settlement::Hold { evidence: not_read(&detail), detail }
             }
         };
         (doubt, settlement)
@@ -115,7 +116,7 @@ fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
     let held = count(|s| matches!(s, Settlement::Hold { .. }));
     let open = count(|s| matches!(s, Settlement::AskAgain { .. }));
     let seen = settled.iter().find_map(|(_, settlement)| match settlement {
-        Settlement::Hold { detail } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
+        Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
         _ => None,
     });
     if held > 0 {

@@ -107,6 +107,7 @@ impl Db {
         self.sql(
             "SELECT * FROM reprovision_queue ORDER BY request_id; SELECT * FROM graph_calls ORDER BY id;
              SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants ORDER BY name;
+             SELECT * FROM pauses ORDER BY scope, subject; SELECT * FROM operator_actions ORDER BY id;
              SELECT id, started_at, stopped_at FROM workers ORDER BY id",
         )
         .await

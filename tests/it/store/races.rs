@@ -193,7 +193,7 @@ on_both! {
             db.store.stop_worker(worker).await.unwrap();
             db.store.abandon_calls().await.unwrap();
             let doubts = db.store.doubts(&tenant(), &policy, 100).await.unwrap();
-            let happened = Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned() };
+            let happened = Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned(), evidence: "{}".to_owned() };
             let forwards: Vec<_> = doubts.iter().cloned().map(|doubt| (doubt, happened.clone())).collect();
             let backwards: Vec<_> = forwards.iter().cloned().rev().collect();
             let answer = effects(&call, &ends(Bucket::Successful));
