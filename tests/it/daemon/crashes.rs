@@ -64,8 +64,9 @@ on_both! {
         let daemon = Daemon::start(&scratch, &simulator, SETTLES).await;
         scratch.request(&simulator, 10).await;
         daemon.until_all_ended(&scratch).await;
-        let attempts = "SELECT bucket, attempt, count(*) FROM device_results GROUP BY 1, 2 ORDER BY 1, 2";
-        assert_eq!(scratch.rows(attempts).await, "successful|2|10\nunknown|1|10");
+        let attempts = "SELECT bucket, source, attempt, count(*) FROM device_results GROUP BY 1, 2, 3 ORDER BY 1, 2";
+        let seen = "successful|answer|2|10\nunknown|answer|1|10\nunknown|read_back|1|10";
+        assert_eq!(scratch.rows(attempts).await, seen);
         assert_eq!(simulator.ledger().len(), 10);
     }
 
