@@ -40,7 +40,7 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    pub(super) async fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+    pub(super) async fn open(path: &Path, create: bool, patience: Duration) -> Result<Self, StoreError> {
         if !create && !path.exists() {
             return Err(StoreError::Schema(format!(
                 "no database at {}: check the path, or run `reprovisiond migrate` to create it",
@@ -53,11 +53,12 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+            // Whoever waits for the writer waits for the write lock after it.
+            .busy_timeout(patience / 3);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(30))
+                .acquire_timeout(patience)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 // One process, one file: a connection cannot silently die, so it is not asked before each use.
