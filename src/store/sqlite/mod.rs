@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Row, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::Notify;
 use uuid::fmt::Hyphenated;
 
@@ -63,6 +63,12 @@ impl SqliteStore {
                 .max_lifetime(None)
                 // One process, one file: a connection cannot silently die, so it is not asked before each use.
                 .test_before_acquire(false)
+                // After a failed write SQLite has rolled back by itself; sqlx counts on in a transaction that is no more,
+                // and would refuse every BEGIN on this connection from then on.
+                .before_acquire(|connection, _| {
+                    let fit = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(fit) })
+                })
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         let reader = pool(2).connect_lazy_with(options.read_only(true));
