@@ -150,7 +150,9 @@ impl Connections {
     /// A pool of one, for the connection that listens. `None`: behind a pooler LISTEN hears nothing, and would stay behind
     /// on a connection that serves others.
     pub(super) fn for_listening(&self) -> Option<PgPool> {
-        self.named.then(|| pool_of(1, &self.options, self.patience))
+        // Its one statement that can be slow is the farewell to a server that has vanished.
+        let options = self.options.clone().disable_statement_logging();
+        self.named.then(|| pool_of(1, &options, self.patience))
     }
 
     /// What one answer may take.
