@@ -40,7 +40,9 @@ async fn hear(pool: &PgPool, connections: &Connections, nudge: &Arc<Notify>) -> 
                 None => return Err(StoreError::Unavailable("the connection that listens was lost".to_owned())),
             },
             // Nothing to hear, or nobody there: a host that vanished says nothing either.
-            Err(_) => drop(timeout(patience, listener.execute("SELECT 1")).await.map_err(silent)??),
+            Err(_) => {
+                timeout(patience, listener.execute("SELECT 1")).await.map_err(silent)??;
+            }
         }
     }
 }
