@@ -42,7 +42,7 @@ async fn without_the_setting_the_daemon_names_it() {
     let simulator = Simulator::start(calm()).unwrap();
     bouncer.until_up().await;
     // Names that somebody else has left on both connections.
-    let prepare: String = (1..20).map(|n| format!("PREPARE sqlx_s_{n} AS SELECT 1;")).collect();
+    let prepare = (1..20).map(|n| format!("PREPARE sqlx_s_{n} AS SELECT 1;")).collect::<Vec<_>>().concat();
     let mut daemon =
         Daemon::migrated(&format!("{}&statement-cache-capacity=0", bouncer.url(&scratch)), &simulator, "").await;
     tokio::join!(bouncer.rows(&scratch, &prepare), bouncer.rows(&scratch, "SELECT 1"));
