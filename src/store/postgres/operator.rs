@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
-use sqlx::{Postgres, Row, Transaction};
+use sqlx::Row;
 use uuid::Uuid;
 
+use super::connections::Tx;
 use super::sql;
 use crate::domain::id::TenantName;
 use crate::domain::lifecycle::{Bucket, EntryState};
@@ -16,14 +17,14 @@ use crate::store::operator::{
 use crate::store::{StoreError, rows};
 
 /// The whole of an order.
-pub(super) async fn carry_out(tx: Transaction<'static, Postgres>, order: &Order) -> Result<Outcome, StoreError> {
+pub(super) async fn carry_out(tx: Tx, order: &Order) -> Result<Outcome, StoreError> {
     let mut steps = PostgresSteps(tx);
     let outcome = operator::carry_out(&mut steps, order).await?;
     steps.0.commit().await?;
     Ok(outcome)
 }
 
-struct PostgresSteps(Transaction<'static, Postgres>);
+struct PostgresSteps(Tx);
 
 #[async_trait]
 impl Steps for PostgresSteps {

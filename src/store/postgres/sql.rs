@@ -16,6 +16,9 @@ statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
+    // Differs because SQLite has its write lock. The transaction's, so that it goes with it behind a pooler too.
+    LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(7021932861950116)";
+
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
     PROBE_BLOCKED = "UPDATE tenants SET probe_at = now() WHERE name = ANY($1) AND probe_at > now()";
     DEFER_TENANT = "

@@ -2,5 +2,8 @@
 
 mod answers;
 mod crashes;
+mod file_trouble;
+mod outages;
+mod pooler;
 mod queue;
 mod tenants;
