@@ -3,6 +3,7 @@
 mod claim;
 mod doubts;
 mod intake;
+mod orders;
 mod prepared;
 mod races;
 mod record;
