@@ -21,7 +21,8 @@ use crate::store::StoreError;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A commit is visible only once its bytes are on the disk, and the kernel speaks before that: pauses, in milliseconds,
-/// between the looks that follow its word. Whatever it says meanwhile begins them anew.
+/// between the looks that follow its word. Whatever it says meanwhile begins them anew; a commit that is seen does not end
+/// them, for what was written may have been another's.
 const LOOKS_MS: [u64; 11] = [1, 1, 2, 4, 8, 16, 32, 64, 100, 200, 400];
 
 /// Runs for as long as the connection lives.
@@ -47,7 +48,6 @@ pub(super) async fn watch(
         let version = data_version(connection).await?;
         if std::mem::replace(&mut seen, version) != version {
             nudge.notify_one();
-            looks = [].iter();
         }
     }
 }
