@@ -2,6 +2,7 @@
 
 mod enqueue;
 mod fill;
+mod orders;
 mod program;
 mod results;
 mod status;

@@ -2,5 +2,6 @@
 
 mod answers;
 mod crashes;
+mod orders;
 mod queue;
 mod tenants;
