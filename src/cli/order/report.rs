@@ -120,7 +120,13 @@ fn refused_row(act: Act, refused: &Refused) -> Row {
 /// What was done, a line a subject.
 pub(super) fn page(act: Act, outcome: &Outcome) -> String {
     let mut page = String::new();
-    for done in &outcome.done {
+    // Of what was asked for by name and could not be done, the refusal says more.
+    let refused_alone = |done: &&Done| {
+        matches!(act, Act::Cancel | Act::Resolve(_))
+            && matches!(done.scope, ScopeKind::Device | ScopeKind::Request)
+            && done.requests == 0
+    };
+    for done in outcome.done.iter().filter(|done| !refused_alone(done)) {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "{}", sentence(act, done));
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod crashes;
 mod file_trouble;
+mod orders;
 mod outages;
 mod pooler;
 mod queue;

@@ -160,6 +160,13 @@ impl Scratch {
         self.sqlite3_or_psql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// Runs a command of the program on this database, which ends well.
+    pub(crate) async fn order(&self, args: &[&str]) {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+        let output = program.args(args).args(["--database", &self.url]).output().await.unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Asks for `n` of the simulator's devices, one row each, in one statement. The reference page's two, one of which
     /// Graph refuses, are left out.
     pub(crate) async fn request(&self, simulator: &Simulator, n: usize) {
