@@ -474,4 +474,17 @@ impl Database {
         }
         changed
     }
+
+    /// A person decides on what is held.
+    pub(super) fn resolve(&mut self, id: i64, happened: bool) {
+        if happened {
+            let call = self.queue[&id].call;
+            return self.end(id, Bucket::Successful, call);
+        }
+        let now = self.now;
+        let entry = self.queue.get_mut(&id).unwrap();
+        entry.ready = true;
+        entry.due_at = now;
+        self.set_state(id, EntryState::Queued);
+    }
 }

@@ -95,14 +95,14 @@ impl ModelGraph {
             let text = device.to_string();
             let muddles = state.weather.graph_muddles;
             if state.chance(muddles) {
+                // In no bucket; in two, be it the right one among them; and one that nobody asked for.
                 match state.rng.u8(0..3) {
                     0 => continue,
-                    1 => lists.failed.push(text.to_uppercase()),
+                    1 => {
+                        lists.failed.push(text.to_uppercase());
+                        lists.not_found.push(text.clone());
+                    }
                     _ => lists.successful.push("surplus".to_owned()),
-                }
-                if kind(*device) == Kind::Failing {
-                    lists.successful.push(text);
-                    continue;
                 }
             }
             match kind(*device) {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use reprovisiond::domain::id::WorkerId;
-use reprovisiond::domain::lifecycle::EntryState;
 use reprovisiond::engine::{Engine, EngineError, Graphs, Surroundings};
 use reprovisiond::graph::Graph;
 use tokio_util::sync::CancellationToken;
@@ -104,21 +103,15 @@ async fn history(kind: Kind, world: &Arc<World>) {
         }
         state.note(format_args!("faults end"));
     }
-    let ended = |world: &World| {
-        let state = world.state();
-        state.db.queue.values().all(|entry| entry.state == EntryState::Held) || !state.db.breaches.is_empty()
-    };
-    while !ended(world) && world.time() < TROUBLE + PATIENCE {
+    loop {
         tokio::time::sleep(Duration::from_secs(20)).await;
+        let mut state = world.state();
+        invariants::resolve_held(&mut state);
+        if state.db.queue.is_empty() || !state.db.breaches.is_empty() || state.db.time > TROUBLE + PATIENCE {
+            invariants::at_the_end(&mut state);
+            break;
+        }
     }
-    let mut state = world.state();
-    let read_backs_fail = state.weather.read_back_fails > 0.0;
-    // Held is right where nothing could be read for long, where two requests for one device lie close together, or where
-    // the database's clock was set.
-    let again = (1..state.db.requests.len()).any(|n| state.db.requests[..n].contains(&state.db.requests[n]));
-    let held_is_right = read_backs_fail || again || state.stepped;
-    invariants::at_the_end(&mut state, held_is_right);
-    drop(state);
     background.shutdown().await;
 }
 
