@@ -148,7 +148,7 @@ statements! {
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
-                  AND o.sent_at >= c.sent_at - $3 * interval '1 millisecond') AS explained
+                  AND o.finished_at >= c.sent_at - $3 * interval '1 millisecond') AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
         WHERE q.tenant = $1 AND q.state = 'unknown' AND q.due_at <= now()
           AND c.finished_at <= now() - $2 * interval '1 millisecond'

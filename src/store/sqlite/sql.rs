@@ -153,7 +153,7 @@ statements! {
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
-                  AND o.sent_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -1000.0) || ' seconds')) AS explained
+                  AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -1000.0) || ' seconds')) AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
         WHERE q.tenant = ?1 AND q.state = 'unknown' AND q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
           AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
