@@ -16,7 +16,7 @@ use crate::config::Tenant;
 use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
 use crate::domain::id::{CallId, ManagedDeviceId};
 use crate::domain::printable::printable;
-use crate::domain::read_back::ReadBack;
+use crate::domain::read_back::{ReadBack, Seen};
 use crate::failpoint;
 
 /// Characters of an answer's body that are kept as evidence.
@@ -138,12 +138,15 @@ impl Graph for GraphClient {
         let date = header(response.headers(), DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok());
         let retry_after = header(response.headers(), RETRY_AFTER.as_str())
             .and_then(|text| retry_after(&text, date.map_or(DateTime::UNIX_EPOCH, Into::into)));
+        let graph_request_id = header(response.headers(), "request-id");
         if status.as_u16() == 401 {
             self.credential.refused(&token);
         }
         let body = http::read_body(response).await;
         match wire::remote_actions(&body.bytes) {
-            Some(actions) if status.is_success() && body.cut.is_none() => ReadBack::Seen(actions),
+            Some(actions) if status.is_success() && body.cut.is_none() => {
+                ReadBack::Seen(Seen { actions, read_at: date.map(Into::into), graph_request_id })
+            }
             _ => {
                 let code = wire::error(&body.bytes).map(|error| format!(" {}", printable(&error.code, 100)));
                 failed(format!("HTTP {}{}", status.as_u16(), code.unwrap_or_default()), retry_after)
