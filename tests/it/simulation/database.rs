@@ -419,18 +419,19 @@ impl Database {
 
     pub(super) fn doubts(&self, tenant: &TenantName, policy: &ReconcilePolicy, limit: u32) -> Vec<Doubt> {
         let now = self.now;
-        let read_from = ahead(now, Duration::ZERO) - TimeDelta::from_std(policy.first_after).unwrap();
+        let read_from = now - TimeDelta::from_std(policy.first_after).unwrap();
         let near = TimeDelta::from_std(policy.clock_margin * 2).unwrap();
         let doubt = |id: &i64| {
             let entry = &self.queue[id];
             let call = &self.calls[entry.call?];
             let given_up_at = call.finished_at?;
-            if entry.tenant != *tenant || entry.state != EntryState::Unknown || entry.due_at > now || given_up_at > read_from
-            {
+            let due = entry.due_at <= now && given_up_at <= read_from;
+            let in_the_future = call.sent_at.max(given_up_at) > ahead(now, policy.clock_margin);
+            if entry.tenant != *tenant || entry.state != EntryState::Unknown || !(due || in_the_future) {
                 return None;
             }
             let others = self.successes.iter().filter(|(device, n)| *device == entry.device && Some(*n) != entry.call);
-            let near_this = others.filter(|(_, n)| self.calls[*n].sent_at >= call.sent_at - near);
+            let near_this = others.filter(|(_, n)| self.calls[*n].finished_at.is_some_and(|at| at >= call.sent_at - near));
             Some(Doubt {
                 request_id: RequestId(*id),
                 device: entry.device,
@@ -440,6 +441,8 @@ impl Database {
                 attempts: entry.attempts,
                 explained: u32::try_from(near_this.count()).unwrap(),
                 now,
+                watched: Duration::ZERO,
+                read_took: Duration::ZERO,
             })
         };
         let mut found: Vec<Doubt> = self.busy.values().filter_map(doubt).collect();

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::domain::answer::{Body, BucketLists, Evidence, Exchange, GraphError, HttpAnswer};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, TenantName};
-use reprovisiond::domain::read_back::{ReadBack, RemoteAction};
+use reprovisiond::domain::read_back::{ReadBack, RemoteAction, Seen};
 use reprovisiond::graph::{Fence, Graph, Reply, TokenError};
 
 use super::invariants;
@@ -332,7 +332,9 @@ impl Graph for ModelGraph {
                 state: "active".to_owned(),
                 started_at: Some(wipe.started_at),
             }));
-            ReadBack::Seen(actions)
+            // The `Date` header has whole seconds.
+            let read_at = DateTime::from_timestamp(self.world.graph_now().timestamp(), 0);
+            ReadBack::Seen(Seen { actions, read_at, graph_request_id: None })
         };
         tokio::time::sleep(after).await;
         self.life.gate().await;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ impl State {
 pub(super) struct World {
     pub(super) rules: Rules,
     began: Instant,
+    /// Seconds that all machines have slept through.
+    pub(super) slept: Arc<AtomicU64>,
     state: Mutex<State>,
     /// Somebody inserted requests.
     pub(super) inserted: Notify,
@@ -147,12 +149,13 @@ impl World {
             log: Vec::new(),
             digest: DefaultHasher::new(),
         };
-        Arc::new(Self { rules, began: Instant::now(), state: Mutex::new(state), inserted: Notify::new() })
+        let (slept, inserted) = (Arc::default(), Notify::new());
+        Arc::new(Self { rules, began: Instant::now(), slept, state: Mutex::new(state), inserted })
     }
 
     /// The true time since the beginning.
     pub(super) fn time(&self) -> Duration {
-        self.began.elapsed()
+        self.began.elapsed() + Duration::from_secs(self.slept.load(Ordering::Relaxed))
     }
 
     /// Everything, with the database's clock as it stands now.
@@ -176,17 +179,19 @@ pub(super) struct Life {
     pub(super) number: usize,
     pub(super) host: usize,
     began: Instant,
+    slept: Arc<AtomicU64>,
     dead: AtomicBool,
     stopped_until: Mutex<Option<Instant>>,
     jitter: Mutex<fastrand::Rng>,
 }
 
 impl Life {
-    pub(super) fn new(number: usize, host: usize, seed: u64) -> Arc<Self> {
+    pub(super) fn new(number: usize, host: usize, seed: u64, slept: &Arc<AtomicU64>) -> Arc<Self> {
         Arc::new(Self {
             number,
             host,
             began: Instant::now(),
+            slept: Arc::clone(slept),
             dead: AtomicBool::new(false),
             stopped_until: Mutex::new(None),
             jitter: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -224,7 +229,8 @@ impl Life {
 impl Clock for Life {
     fn now(&self) -> BootInstant {
         // Each machine was started at another time.
-        BootInstant::after_boot(Duration::from_secs(1000 * (self.number as u64 + 1)) + self.began.elapsed())
+        let before = 1000 * (self.number as u64 + 1) + self.slept.load(Ordering::Relaxed);
+        BootInstant::after_boot(Duration::from_secs(before) + self.began.elapsed())
     }
 }
 
