@@ -121,7 +121,8 @@ pub enum Settlement {
 pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
     let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
     if set_back(doubt, margin) {
-        let detail = "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
+        let detail =
+            "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
         return Settlement::Hold { detail: detail.to_owned() };
     }
     let actions = match read {
@@ -302,7 +303,9 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_forward_does_not_shorten_the_settling_time() {
         let day = Doubt { watched: Duration::from_secs(30), ..doubt(86_400) };
-        let Settlement::AskAgain { after, .. } = settle(&day, &ReadBack::Seen(Seen::default()), &POLICY) else { panic!() };
+        let Settlement::AskAgain { after, .. } = settle(&day, &ReadBack::Seen(Seen::default()), &POLICY) else {
+            panic!()
+        };
         assert_eq!(after, Duration::from_mins(1), "and it is looked at as if it had just been given up");
         assert_eq!(seen(&[], &Doubt { watched: Duration::from_mins(15), ..day.clone() }), "queued");
         assert_eq!(seen(&[action("Reprovision", Some(5))], &day), "successful");
@@ -321,7 +324,11 @@ mod tests {
     #[test]
     fn clocks_further_apart_than_the_margin_settle_nothing() {
         let read = |read_at| {
-            ReadBack::Seen(Seen { read_at: Some(at(read_at)), actions: vec![action("Reprovision", Some(5))], ..Seen::default() })
+            ReadBack::Seen(Seen {
+                read_at: Some(at(read_at)),
+                actions: vec![action("Reprovision", Some(5))],
+                ..Seen::default()
+            })
         };
         let doubt = Doubt { read_took: Duration::from_secs(10), ..doubt(960) };
         for read_at in [960 - 121, 960 + 131] {

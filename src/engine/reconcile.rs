@@ -76,7 +76,8 @@ impl Reconciler {
                 continue;
             }
             more |= doubts.len() == ROUND as usize;
-            let doubts: Vec<Doubt> = doubts.into_iter().map(|doubt| self.watch(doubt)).collect();
+            let doubts: Vec<Doubt> =
+                doubts.into_iter().map(|doubt| Doubt { watched: self.watched(&doubt), ..doubt }).collect();
             let settled: Vec<(Doubt, Settlement)> = futures_util::stream::iter(doubts)
                 .map(|doubt| self.look(&tenant, doubt, asked_at, &policy))
                 .buffer_unordered(READS_AT_ONCE)
@@ -107,10 +108,9 @@ impl Reconciler {
         }
     }
 
-    fn watch(&mut self, doubt: Doubt) -> Doubt {
+    fn watched(&mut self, doubt: &Doubt) -> Duration {
         let now = self.clock.now();
-        let first_seen = *self.first_seen.entry((doubt.request_id, doubt.call_id)).or_insert(now);
-        Doubt { watched: now.since(first_seen), ..doubt }
+        now.since(*self.first_seen.entry((doubt.request_id, doubt.call_id)).or_insert(now))
     }
 
     /// What others settle is not heard of: it is forgotten when it must have been settled or held for long.

@@ -49,6 +49,7 @@ pub(super) struct Final {
     pub(super) call: Option<usize>,
 }
 
+/// A row of `tenants`.
 #[derive(Default)]
 pub(super) struct TenantRow {
     wait_until: Option<DateTime<Utc>>,
@@ -58,6 +59,7 @@ pub(super) struct TenantRow {
     cautious: bool,
 }
 
+/// A row of `workers`.
 pub(super) struct WorkerRow {
     pub(super) host: usize,
     pub(super) lease_expires_at: DateTime<Utc>,
@@ -250,7 +252,8 @@ impl Database {
     pub(super) fn facts(&self, tenant: &TenantName) -> Option<Facts> {
         let row = self.tenants.get(tenant)?;
         let (mut ready, mut next_due, mut next_expiry) = (false, None, None);
-        let sooner = |at: &mut Option<DateTime<Utc>>, other| *at = Some(at.map_or(other, |at: DateTime<Utc>| at.min(other)));
+        let sooner =
+            |at: &mut Option<DateTime<Utc>>, other| *at = Some(at.map_or(other, |at: DateTime<Utc>| at.min(other)));
         for entry in self.queue.values().filter(|e| e.state == EntryState::Queued && e.tenant == *tenant) {
             if entry.ready {
                 ready = true;
@@ -280,7 +283,7 @@ impl Database {
         })
     }
 
-    pub(super) fn claim(&mut self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
+    pub(super) fn claim(&mut self, claim: &Claim<'_>, decide: &Decide<'_>) -> Claimed {
         let now = self.now;
         let of_tenant = |e: &Queued| e.tenant == *claim.tenant && e.state == EntryState::Queued;
         for entry in self.queue.values_mut().filter(|e| of_tenant(e) && !e.ready && e.due_at <= now) {
@@ -302,9 +305,8 @@ impl Database {
         let mut entries: Vec<Entry> = self.order.iter().filter_map(ready).take(claim.fetch).collect();
         let due: BTreeSet<i64> = entries.iter().map(|e| e.request_id.0).collect();
         let overdue = |e: &Queued| of_tenant(e) && e.expires_at.is_some_and(|at| at <= now);
-        entries.extend(
-            self.queue.iter().filter(|(id, e)| overdue(e) && !due.contains(id)).map(|(id, e)| shown(*id, e)),
-        );
+        entries
+            .extend(self.queue.iter().filter(|(id, e)| overdue(e) && !due.contains(id)).map(|(id, e)| shown(*id, e)));
         let decision = decide(Snapshot { now, tenant: facts.tenant, entries });
 
         for intent in &decision.intents {
@@ -336,7 +338,7 @@ impl Database {
         for entry in &decision.expired {
             self.end(entry.request_id.0, Bucket::Expired, None);
         }
-        Ok(Claimed { now, decision, waits_in_a_row: facts.waits_in_a_row })
+        Claimed { now, decision, waits_in_a_row: facts.waits_in_a_row }
     }
 
     pub(super) fn record(&mut self, recording: &Recording) -> Result<Recorded, StoreError> {
@@ -431,7 +433,8 @@ impl Database {
                 return None;
             }
             let others = self.successes.iter().filter(|(device, n)| *device == entry.device && Some(*n) != entry.call);
-            let near_this = others.filter(|(_, n)| self.calls[*n].finished_at.is_some_and(|at| at >= call.sent_at - near));
+            let near_this =
+                others.filter(|(_, n)| self.calls[*n].finished_at.is_some_and(|at| at >= call.sent_at - near));
             Some(Doubt {
                 request_id: RequestId(*id),
                 device: entry.device,

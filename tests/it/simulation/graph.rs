@@ -120,9 +120,10 @@ impl ModelGraph {
         let wait = Duration::from_secs(state.rng.u64(0..200));
         let until = now + TimeDelta::from_std(wait).unwrap();
         match state.rng.u8(0..10) {
-            0..=2 => {
-                HttpAnswer { retry_after: Some(wait.as_secs().to_string()), ..answer(429, Some("TooManyRequests"), no_buckets()) }
-            }
+            0..=2 => HttpAnswer {
+                retry_after: Some(wait.as_secs().to_string()),
+                ..answer(429, Some("TooManyRequests"), no_buckets())
+            },
             3 => HttpAnswer {
                 retry_after: Some(httpdate::fmt_http_date(until.into())),
                 date: Some(now),
@@ -141,16 +142,12 @@ impl ModelGraph {
 
     fn course(&self, state: &mut State, devices: &[ManagedDeviceId]) -> Course {
         let rules = &self.world.rules;
-        let way = if state.chance(0.3) { state.time(rules.longest_way) } else { state.time(Duration::from_millis(300)) };
+        let way =
+            if state.chance(0.3) { state.time(rules.longest_way) } else { state.time(Duration::from_millis(300)) };
         let (loses, refuses) = (state.weather.graph_loses, state.weather.graph_refuses);
         let slow = if state.chance(0.2) { rules.call_timeout } else { Duration::from_secs(3) };
-        let mut course = Course {
-            arrives: true,
-            way,
-            answer: None,
-            answer_takes: state.time(slow),
-            breaks_after: None,
-        };
+        let mut course =
+            Course { arrives: true, way, answer: None, answer_takes: state.time(slow), breaks_after: None };
         if state.weather.only_times_out && !state.calm {
             course.arrives = state.rng.bool();
             return course;
@@ -191,7 +188,10 @@ impl ModelGraph {
                 let lag = if state.rng.f64() < late { world.rules.longest_lag } else { Duration::from_secs(2) };
                 let lag = if state.rng.u8(0..4) == 0 { lag } else { state.time(lag) };
                 let shows_from = state.db.time + lag;
-                state.note(format_args!("call {number} wipes {device}, which shows from {:.3}", shows_from.as_secs_f64()));
+                state.note(format_args!(
+                    "call {number} wipes {device}, which shows from {:.3}",
+                    shows_from.as_secs_f64()
+                ));
                 let wipe = Wipe { call: number, started_at, shows_from };
                 state.ledger.wipes.entry(device).or_default().push(wipe);
                 invariants::after_wipe(&mut state, number, device);
@@ -269,7 +269,7 @@ impl Graph for ModelGraph {
         if course.arrives {
             self.deliver(number, devices, course.way);
         }
-        let timeout = self.world.rules.call_timeout.saturating_sub(self.world.time() - began);
+        let timeout = (began + self.world.rules.call_timeout).saturating_sub(self.world.time());
         let answered = course.answer.filter(|_| course.way + course.answer_takes < timeout);
         let ends_after = match &answered {
             Some(_) => course.way + course.answer_takes,
@@ -310,8 +310,7 @@ impl Graph for ModelGraph {
             let mut state = self.world.state();
             let longest = if state.chance(0.05) { self.world.rules.call_timeout } else { Duration::from_millis(500) };
             let fails = state.weather.read_back_fails;
-            let fails = state.weather.only_times_out || state.chance(fails);
-            (state.time(longest), state.time(longest), fails && !state.calm)
+            (state.time(longest), state.time(longest), state.chance(fails))
         };
         tokio::time::sleep(before).await;
         let read = if fails {

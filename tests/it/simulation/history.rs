@@ -11,18 +11,35 @@ use reprovisiond::engine::{Engine, EngineError, Graphs, Surroundings};
 use reprovisiond::graph::Graph;
 use tokio_util::sync::CancellationToken;
 
+use super::database::TenantRow;
 use super::graph::ModelGraph;
 use super::invariants;
 use super::store::ModelStore;
-use super::world::{Life, Mutant, World, device, rules, tenant, weather};
+use super::world::{Life, Mutant, Weather, World, device, rules, tenant, weather};
 
 /// What is stressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// Everything, in every mixture.
     Stormy,
+    /// Workers that hardly live.
     Crashes,
+    /// Many requests for a device or three.
     FewDevices,
+    /// The database's clock steps by a day, and perhaps back.
     ClockSteps,
+}
+
+impl Kind {
+    /// Each kind has seeds of its own.
+    pub(super) fn first_seed(self) -> u64 {
+        match self {
+            Self::Stormy => 1_000_000,
+            Self::Crashes => 5_000_000,
+            Self::FewDevices => 6_000_000,
+            Self::ClockSteps => 7_000_000,
+        }
+    }
 }
 
 pub(super) struct Outcome {
@@ -56,15 +73,18 @@ pub(super) fn first_breach(kind: Kind, mutant: Option<Mutant>, seeds: Range<u64>
         let outcome = run(kind, mutant, seed);
         let breach = outcome.breaches.first()?;
         Some(format!(
-            "seed {seed} ({kind:?}{}): {breach}\nrepeat it with: tests/simulate-histories 1 {seed}",
+            "seed {seed} ({kind:?}{}): {breach}\nrepeat it with: tests/simulate-histories 1 {seed} {kind:?}",
             mutant.map_or_else(String::new, |mutant| format!(", {mutant:?}"))
         ))
     })
 }
 
-/// `SIMULATION_SEED`: that history alone, told in full. `false`: nothing of that kind was asked for.
-pub(super) fn repeat(kind: Kind) -> bool {
+/// `SIMULATION_SEED`: that history alone, of `SIMULATION_KIND` or of every kind, told in full. `false`: not asked for.
+pub(super) fn repeat(kind: Kind, part: u64) -> bool {
     let Ok(seed) = std::env::var("SIMULATION_SEED") else { return false };
+    if part > 0 || std::env::var("SIMULATION_KIND").is_ok_and(|name| name != format!("{kind:?}")) {
+        return true;
+    }
     let outcome = run(kind, None, seed.parse().unwrap());
     println!("{kind:?}, seed {seed}\n{}", outcome.log.join("\n"));
     assert!(outcome.breaches.is_empty(), "seed {seed} ({kind:?}): {:?}", outcome.breaches);
@@ -81,7 +101,7 @@ async fn history(kind: Kind, world: &Arc<World>) {
         (state.rng.usize(1..=2), state.rng.usize(1..=5))
     };
     for n in 0..tenants {
-        world.state().db.tenants.insert(tenant(n), Default::default());
+        world.state().db.tenants.insert(tenant(n), TenantRow::default());
     }
     let mut background = tokio::task::JoinSet::new();
     for host in 0..workers {
@@ -146,7 +166,8 @@ async fn producers(kind: Kind, world: &World, tenants: usize) {
                 let tenant = tenant(n % tenants);
                 let priority = state.rng.i32(-2..=2);
                 let not_before = (state.rng.u8(0..6) == 0).then(|| state.time(Duration::from_mins(8)));
-                let expires = (state.rng.u8(0..6) == 0).then(|| Duration::from_mins(9) + state.time(Duration::from_mins(20)));
+                let expires =
+                    (state.rng.u8(0..6) == 0).then(|| Duration::from_mins(9) + state.time(Duration::from_mins(20)));
                 state.db.insert(&tenant, device(n), priority, not_before, expires);
                 inserted += 1;
                 state.note(format_args!("request {inserted} for {}", device(n)));
@@ -201,6 +222,54 @@ fn step(world: &World, to: TimeDelta) {
     }
 }
 
+/// Ten minutes of a Graph that answers nothing over a queue of 10,000, with the limits as they come: the most calls that were
+/// in doubt at once, what is allowed, and how many were made.
+pub(super) fn times_out(seed: u64, read_back_works: bool) -> (usize, usize, usize) {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut rules = rules(&mut rng, None);
+    rules.contract.worker.max_calls_in_flight = 4;
+    rules.contract.limits.open_doubts = 2;
+    rules.settings = rules.contract.clone();
+    let allowed = rules.contract.limits.open_doubts as usize + rules.contract.worker.max_calls_in_flight;
+    let weather = Weather { only_times_out: true, ..fair(read_back_works) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async move {
+        let world = World::new(rules, weather, rng);
+        {
+            let mut state = world.state();
+            state.db.tenants.insert(tenant(0), TenantRow::default());
+            for n in 0..10_000 {
+                state.db.insert(&tenant(0), device(n * 13), 0, None, None);
+            }
+        }
+        let worker = tokio::spawn(host_of_workers(Arc::clone(&world), 0, 1));
+        tokio::time::sleep(Duration::from_mins(10)).await;
+        worker.abort();
+        let state = world.state();
+        assert!(state.db.breaches.is_empty(), "seed {seed}: {:?}", state.db.breaches);
+        (state.most_doubts, allowed, state.ledger.sent)
+    })
+}
+
+/// No fault of its own.
+fn fair(read_back_works: bool) -> Weather {
+    Weather {
+        store_fails: 0.0,
+        store_loses_answers: 0.0,
+        store_slow: 0.0,
+        graph_loses: 0.0,
+        graph_refuses: 0.0,
+        graph_muddles: 0.0,
+        token_fails: 0.0,
+        read_back_fails: if read_back_works { 0.0 } else { 1.0 },
+        shows_late: 0.5,
+        trouble_every: Duration::from_hours(1),
+        outages: false,
+        clock_steps: false,
+        only_times_out: false,
+    }
+}
+
 /// What becomes of a worker next.
 enum Trouble {
     Crash,
@@ -240,10 +309,7 @@ async fn live(world: &Arc<World>, life: &Arc<Life>, worker: WorkerId, tenants: u
         (tenant(n), Arc::new(graph) as Arc<dyn Graph>)
     };
     let graphs: Graphs = (0..tenants).map(graph).collect();
-    let surroundings = Surroundings {
-        clock: Arc::<Life>::clone(life),
-        chance: Arc::<Life>::clone(life),
-    };
+    let surroundings = Surroundings { clock: Arc::<Life>::clone(life), chance: Arc::<Life>::clone(life) };
     let engine = Engine::new(store, graphs, world.rules.settings.clone(), worker, surroundings);
     let sigterm = CancellationToken::new();
     let stop = sigterm.clone();
@@ -317,7 +383,7 @@ fn ended_by_itself(world: &World, life: &Life, ended: Result<Result<(), EngineEr
     match ended {
         Ok(Ok(())) => state.note(format_args!("worker {number} has left")),
         Ok(Err(EngineError::Store(problem))) => state.note(format_args!("worker {number} has left: {problem}")),
-        Ok(Err(problem)) => state.breach(format!("worker {number} failed: {problem}")),
-        Err(problem) => state.breach(format!("worker {number} failed: {problem}")),
+        Ok(Err(problem)) => state.breach([format!("worker {number} failed: {problem}")]),
+        Err(problem) => state.breach([format!("worker {number} failed: {problem}")]),
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn after_commit(state: &mut State, _rules: &Rules) {
     // Both are keyed by request and disjoint by construction of `end`; what is lost shows in the sum.
     if db.queue.len() + db.finals.len() != db.requests.len() {
         let sum = format!("{} queued, {} final of {}", db.queue.len(), db.finals.len(), db.requests.len());
-        state.breach(format!("invariant 1: {sum}"));
+        state.breach([format!("invariant 1: {sum}")]);
     }
     let doubts = state.db.tenants.keys().map(|tenant| state.db.open_doubts(tenant)).max();
     state.most_doubts = state.most_doubts.max(doubts.unwrap_or(0));
@@ -38,13 +38,14 @@ pub(super) fn after_claim(state: &mut State, rules: &Rules, claim: &Claim<'_>, f
     }
     let rate = rules.contract.limits.rate;
     let recent = |call: &&CallRow| {
-        call.tenant == *claim.tenant && db.time - call.intended < rate.period.saturating_sub(super::TOLERANCE)
+        call.tenant == *claim.tenant
+            && db.time.saturating_sub(call.intended) < rate.period.saturating_sub(super::TOLERANCE)
     };
     let recent = db.calls.iter().rev().take(500).filter(recent).count();
     if !state.stepped && recent > rate.calls as usize {
         breaches.push(format!("{recent} calls within {:?}", rate.period));
     }
-    breaches.into_iter().for_each(|breach| state.breach(breach));
+    state.breach(breaches);
 }
 
 /// A wait of the tenant is committed.
@@ -58,19 +59,14 @@ pub(super) fn wait_recorded(state: &mut State, call: usize, effect: &TenantEffec
 }
 
 /// 2, 4, 5 and 8: a call leaves now. Gives its number.
-pub(super) fn sent(
-    state: &mut State,
-    rules: &Rules,
-    life: &Life,
-    call: CallId,
-    devices: &[ManagedDeviceId],
-) -> usize {
+pub(super) fn sent(state: &mut State, rules: &Rules, life: &Life, call: CallId, devices: &[ManagedDeviceId]) -> usize {
     let Some(number) = state.db.number_of(call) else {
-        state.breach(format!("invariant 2: a call without an intent is sent to {devices:?}"));
+        state.breach([format!("invariant 2: a call without an intent is sent to {devices:?}")]);
         return usize::MAX;
     };
     state.ledger.sent += 1;
     let (db, row) = (&state.db, &state.db.calls[number]);
+    let age = db.time.saturating_sub(row.intended);
     let mut breaches = Vec::new();
     if row.entries.iter().map(|(_, device)| *device).ne(devices.iter().copied()) {
         breaches.push(format!("invariant 2: call {number} is sent to others than it was intended for"));
@@ -86,8 +82,8 @@ pub(super) fn sent(
             breaches.push(format!("invariant 4: call {number} is sent while request {id} has its device"));
         }
     }
-    if db.time - row.intended > rules.contract.worker.send_within {
-        breaches.push(format!("invariant 8: call {number} is sent {:?} after its intent", db.time - row.intended));
+    if age > rules.contract.worker.send_within {
+        breaches.push(format!("invariant 8: call {number} is sent {age:?} after its intent"));
     }
     if db.time >= db.workers[&row.worker].lease_lapses {
         breaches.push(format!("invariant 8: call {number} is sent after its worker's lease has lapsed"));
@@ -97,10 +93,11 @@ pub(super) fn sent(
     for wish in state.ledger.wishes.iter().filter(|w| w.tenant == row.tenant && w.until > db.time) {
         let known = wish.recorded.is_some_and(|at| at < row.intended) && !state.stepped;
         if known || (wish.read && wish.worker == life.number) {
-            breaches.push(format!("invariant 5: call {number} is sent before the end of call {}'s Retry-After", wish.call));
+            breaches
+                .push(format!("invariant 5: call {number} is sent before the end of call {}'s Retry-After", wish.call));
         }
     }
-    breaches.into_iter().for_each(|breach| state.breach(breach));
+    state.breach(breaches);
     number
 }
 
@@ -110,7 +107,7 @@ pub(super) fn after_wipe(state: &mut State, call: usize, device: ManagedDeviceId
     let this = request(call);
     let wipes = state.ledger.wipes[&device].iter().filter(|wipe| request(wipe.call) == this).count();
     if wipes > 1 {
-        state.breach(format!("invariant 3: device {device} is wiped {wipes} times for request {this:?}"));
+        state.breach([format!("invariant 3: device {device} is wiped {wipes} times for request {this:?}")]);
     }
 }
 
@@ -132,7 +129,7 @@ pub(super) fn at_the_end(state: &mut State) {
             (bucket, true) => breaches.push(format!("request {id} is {bucket} and was carried out")),
         }
     }
-    breaches.into_iter().for_each(|breach| state.breach(breach));
+    state.breach(breaches);
 }
 
 /// Somebody looks at what is held and says what they see. Held is right where nothing could be read for long, where two
@@ -145,7 +142,7 @@ pub(super) fn resolve_held(state: &mut State) {
         let reason = state.db.queue[&id].wait_reason.clone();
         let again = state.db.requests.iter().filter(|other| **other == device).count() > 1;
         if !(again || state.stepped || state.weather.read_back_fails > 0.0) {
-            state.breach(format!("request {id} is held although everything could be read: {reason}"));
+            state.breach([format!("request {id} is held although everything could be read: {reason}")]);
         }
         let wiped = state.ledger.wipes.get(&device).is_some_and(|wipes| wipes.iter().any(|wipe| wipe.call == call));
         state.note(format_args!("request {id} was held ({reason}); a person sees that it happened: {wiped}"));

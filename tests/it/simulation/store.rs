@@ -52,10 +52,7 @@ impl ModelStore {
         Fate { before, after, fails: state.chance(fails), loses_answer: state.chance(loses) }
     }
 
-    async fn verb<T>(
-        &self,
-        effect: impl FnOnce(&mut State) -> Result<T, StoreError> + Send,
-    ) -> Result<T, StoreError> {
+    async fn verb<T>(&self, effect: impl FnOnce(&mut State) -> Result<T, StoreError> + Send) -> Result<T, StoreError> {
         self.life.gate().await;
         let fate = self.fate();
         pass(fate.before).await;
@@ -158,10 +155,8 @@ impl Store for ModelStore {
     }
 
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
-        self.verb(|state| {
-            Ok(tenants.iter().filter_map(|name| Some((name.clone(), state.db.facts(name)?))).collect())
-        })
-        .await
+        self.verb(|state| Ok(tenants.iter().filter_map(|name| Some((name.clone(), state.db.facts(name)?))).collect()))
+            .await
     }
 
     async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
@@ -175,7 +170,7 @@ impl Store for ModelStore {
             .verb(|state| {
                 let doubts = state.db.open_doubts(claim.tenant);
                 let first = state.db.calls.len();
-                let claimed = state.db.claim(claim, decide)?;
+                let claimed = state.db.claim(claim, decide);
                 for number in first..state.db.calls.len() {
                     let requests: Vec<i64> = state.db.calls[number].entries.iter().map(|(id, _)| *id).collect();
                     state.note(format_args!("worker {} intends call {number} of {requests:?}", self.life.number));
@@ -203,7 +198,7 @@ impl Store for ModelStore {
             let number = state.db.number_of(recording.call_id).unwrap();
             state.note(format_args!("call {number} is recorded {}: {recorded:?}", recording.state));
             if let Err(problem) = &recorded {
-                state.breach(format!("commit 2 of call {number} is refused: {problem}"));
+                state.breach([format!("commit 2 of call {number} is refused: {problem}")]);
             } else if recorded.as_ref().is_ok_and(|recorded| *recorded != Recorded::Superseded) {
                 invariants::wait_recorded(state, number, &recording.tenant);
             }

@@ -104,9 +104,11 @@ impl State {
         self.log.push(text);
     }
 
-    pub(super) fn breach(&mut self, what: String) {
-        self.note(format_args!("BREACH {what}"));
-        self.db.breaches.push(what);
+    pub(super) fn breach(&mut self, breaches: impl IntoIterator<Item = String>) {
+        for what in breaches {
+            self.note(format_args!("BREACH {what}"));
+            self.db.breaches.push(what);
+        }
     }
 
     pub(super) fn digest(&self) -> u64 {
@@ -255,8 +257,9 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
     let send_within = seconds(3, 10);
     let call_timeout = seconds(10, 60);
     let longest_way = seconds(1, 10);
-    let clock_margin = longest_way + seconds(0, 110);
-    let settle_after = send_within + longest_way + seconds(60, 400);
+    let (clocks_apart, lag) = (seconds(0, 110), seconds(60, 400));
+    let clock_margin = longest_way + clocks_apart;
+    let settle_after = send_within + longest_way + lag;
     let first_after = seconds(5, 60);
     let contract = Settings {
         worker: Worker {
@@ -293,7 +296,7 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
     contract.limits.open_doubts = rng.u32(1..=3);
     contract.limits.rate.calls = rng.u32(5..=100);
     // Where it lies within the contract, it lies as often as not at its edge.
-    let reach = i64::try_from((clock_margin - longest_way).as_millis()).unwrap();
+    let reach = i64::try_from(clocks_apart.as_millis()).unwrap();
     let offset = if rng.bool() { if rng.bool() { reach } else { -reach } } else { rng.i64(-reach..=reach) };
     let mut settings = contract.clone();
     match mutant {
@@ -306,7 +309,7 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
         call_timeout,
         longest_way,
         // Less a second for whole milliseconds and the order of things within one.
-        longest_lag: settle_after - send_within - longest_way - Duration::from_secs(1),
+        longest_lag: lag.saturating_sub(Duration::from_secs(1)),
         graph_offset: TimeDelta::milliseconds(offset),
         contract,
         mutant,
