@@ -23,10 +23,15 @@ pub struct Doubt {
     pub given_up_at: DateTime<Utc>,
     /// Attempts charged, this one among them.
     pub attempts: u32,
-    /// Other calls of ours near this one that Graph accepted for this device: as many actions are theirs.
+    /// Other calls of ours that Graph accepted for this device and that ended no sooner than twice the margin before this
+    /// one was sent, so that their actions may be among this one's candidates: as many are theirs.
     pub explained: u32,
     /// The database's now.
     pub now: DateTime<Utc>,
+    /// How long this process has had it in view, by a clock that nobody sets.
+    pub watched: Duration,
+    /// Time from `now` to the read-back, by the same clock.
+    pub read_took: Duration,
 }
 
 /// One entry of `getCloudPcRemoteActionResults`.
@@ -166,14 +171,23 @@ impl RemoteAction {
 /// Source: the reference page of `cloudPcRemoteActionResult`: `startDateTime` is Graph's clock, so it is compared with a
 /// margin; and an entry that is missing proves nothing until the settling time is over.
 pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
+    let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
+    if set_back(doubt, margin) {
+        let detail =
+            "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
+        return Settlement::Hold { detail: detail.to_owned(), evidence: evidence(read) };
+    }
     let actions = match read {
         ReadBack::Failed { reason, retry_after } => {
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
+        ReadBack::Seen(seen) if apart(doubt, seen, margin) => {
+            let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
+            return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
+        }
         ReadBack::Seen(seen) => &seen.actions,
     };
-    let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
     let reprovisions: Vec<&RemoteAction> = actions.iter().filter(|action| action.is_reprovision()).collect();
     let ours: Vec<&&RemoteAction> =
@@ -189,21 +203,21 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
         let seen = "read-back shows a Reprovision without a start time, which may be this one or an old one";
         return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
-    // An earlier call of ours accounts for what began before this one; what began after it could be either's.
-    if ours.iter().any(|action| action.started_at.is_some_and(|at| at >= doubt.sent_at)) {
+    // Another call of ours may account for it, or be too old to show here while this is the one in doubt: Graph's clock may
+    // be behind by the margin, so that not even one that began before the call is another's for sure.
+    if !ours.is_empty() {
         let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
         return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
-    let since_given_up = since(doubt.given_up_at, doubt.now);
-    if since_given_up < policy.settle_after {
-        let left = policy.settle_after.saturating_sub(since_given_up);
+    let age = age(doubt);
+    if age < policy.settle_after {
+        let left = policy.settle_after.saturating_sub(age);
         return Settlement::AskAgain {
             after: next_look(doubt, policy).min(left),
             detail: "read-back shows no Reprovision yet".to_owned(),
         };
     }
-    let detail =
-        format!("read-back shows no Reprovision {} s after the call: it did not happen", since_given_up.as_secs());
+    let detail = format!("read-back shows no Reprovision {} s after the call: it did not happen", age.as_secs());
     if doubt.attempts < policy.max_attempts {
         Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {
@@ -231,7 +245,7 @@ fn wait_or_hold(
     seen: String,
     at_least: Duration,
 ) -> Settlement {
-    if since(doubt.sent_at, doubt.now) >= policy.give_up_after {
+    if since(doubt.sent_at, doubt.now).max(doubt.watched) >= policy.give_up_after {
         Settlement::Hold { detail: seen, evidence: evidence(read) }
     } else {
         Settlement::AskAgain { after: next_look(doubt, policy).max(at_least), detail: seen }
@@ -240,7 +254,25 @@ fn wait_or_hold(
 
 /// Looks get rarer as the doubt gets older: each waits as long again as the doubt is old.
 fn next_look(doubt: &Doubt, policy: &ReconcilePolicy) -> Duration {
-    policy.first_after.max(since(doubt.given_up_at, doubt.now))
+    policy.first_after.max(age(doubt))
+}
+
+/// Time for sure since it was given up. The database's clock may have been set forward meanwhile, and this process may have
+/// been started in between: the lesser of what both say.
+fn age(doubt: &Doubt) -> Duration {
+    since(doubt.given_up_at, doubt.now).min(doubt.watched)
+}
+
+/// The call lies in the future. What time it was sent at by a clock that was right since, nobody can say.
+fn set_back(doubt: &Doubt, margin: TimeDelta) -> bool {
+    doubt.sent_at.max(doubt.given_up_at) - doubt.now > margin
+}
+
+/// Whether Graph's `Date`, which is in whole seconds, proves that its clock is not within the margin of the database's.
+fn apart(doubt: &Doubt, seen: &Seen, margin: TimeDelta) -> bool {
+    let took = TimeDelta::from_std(doubt.read_took).unwrap_or(TimeDelta::MAX);
+    let margin = margin + TimeDelta::seconds(1);
+    seen.read_at.is_some_and(|at| at - doubt.now > margin + took || doubt.now - at > margin)
 }
 
 fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
@@ -273,6 +305,8 @@ mod tests {
             attempts: 1,
             explained: 0,
             now: at(now),
+            watched: Duration::from_secs(u64::try_from(now - 60).unwrap()),
+            read_took: Duration::ZERO,
         }
     }
 
@@ -308,7 +342,8 @@ mod tests {
     #[test]
     fn a_reprovision_that_may_be_another_calls_is_never_taken_for_this_one_nor_for_none() {
         let twice = Doubt { explained: 1, ..doubt(960) };
-        assert_eq!(seen(&[action("Reprovision", Some(-60))], &twice), "queued");
+        assert_eq!(seen(&[action("Reprovision", Some(-121))], &twice), "queued");
+        assert_eq!(seen(&[action("Reprovision", Some(-60))], &twice), "ask again");
         assert_eq!(seen(&[action("Reprovision", Some(5))], &twice), "ask again");
         assert_eq!(seen(&[action("Reprovision", Some(5))], &Doubt { now: at(7200), ..twice.clone() }), "hold");
         assert_eq!(seen(&[action("Reprovision", Some(-60)), action("Reprovision", Some(5))], &twice), "successful");
@@ -344,5 +379,44 @@ mod tests {
         let nothing = ReadBack::Seen(Seen::default());
         let Settlement::QueueAgain { evidence, .. } = settle(&doubt(960), &nothing, &POLICY) else { panic!() };
         assert_eq!(evidence, r#"{"actions":[],"actions_listed":0,"graph_request_id":null,"read_at":null}"#);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_does_not_shorten_the_settling_time() {
+        let day = Doubt { watched: Duration::from_secs(30), ..doubt(86_400) };
+        let Settlement::AskAgain { after, .. } = settle(&day, &ReadBack::Seen(Seen::default()), &POLICY) else {
+            panic!()
+        };
+        assert_eq!(after, Duration::from_mins(1), "and it is looked at as if it had just been given up");
+        assert_eq!(seen(&[], &Doubt { watched: Duration::from_mins(15), ..day.clone() }), "queued");
+        assert_eq!(seen(&[action("Reprovision", Some(5))], &day), "successful");
+    }
+
+    #[test]
+    fn a_call_in_the_future_goes_to_a_person_whatever_is_read() {
+        for back in [-121, -86_400] {
+            let doubt = Doubt { now: at(back), watched: Duration::from_hours(1), ..doubt(60) };
+            assert_eq!(seen(&[], &doubt), "hold");
+            assert_eq!(seen(&[action("Reprovision", Some(5))], &doubt), "hold");
+        }
+        assert_eq!(seen(&[], &Doubt { now: at(-60), ..doubt(60) }), "ask again", "what the margin covers is no step");
+    }
+
+    #[test]
+    fn clocks_further_apart_than_the_margin_settle_nothing() {
+        let read = |read_at| {
+            ReadBack::Seen(Seen {
+                read_at: Some(at(read_at)),
+                actions: vec![action("Reprovision", Some(5))],
+                ..Seen::default()
+            })
+        };
+        let doubt = Doubt { read_took: Duration::from_secs(10), ..doubt(960) };
+        for read_at in [960 - 121, 960 + 131] {
+            assert!(matches!(settle(&doubt, &read(read_at), &POLICY), Settlement::Final { .. }), "{read_at}");
+        }
+        for read_at in [960 - 122, 960 + 132, 86_400] {
+            assert!(matches!(settle(&doubt, &read(read_at), &POLICY), Settlement::AskAgain { .. }), "{read_at}");
+        }
     }
 }

@@ -215,6 +215,8 @@ impl Engine {
             settings: self.settings.reconcile.clone(),
             max_attempts: self.settings.retry.max_attempts,
             nudge: Arc::clone(&nudge),
+            clock: Arc::clone(&self.surroundings.clock),
+            first_seen: reconcile::FirstSeen::default(),
         };
         background.spawn(reconciler.run());
         background.spawn(watch(

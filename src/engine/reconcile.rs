@@ -1,5 +1,6 @@
 //! The reconciler: looks at calls in doubt and settles them by evidence, or hands them to a person.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::Tenant;
+use crate::clock::{BootInstant, Clock};
 use crate::config::{Reconcile, UnknownPolicy};
+use crate::domain::id::{CallId, RequestId};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, not_read, settle};
 use crate::failpoint;
 use crate::store::{Store, StoreError};
@@ -27,11 +30,16 @@ pub(super) struct Reconciler {
     pub(super) max_attempts: u32,
     /// Settled doubts may let the queue go on.
     pub(super) nudge: Arc<Notify>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) first_seen: FirstSeen,
 }
+
+/// When this process first saw each doubt: the database's clock alone, which anybody may set, never ends the settling time.
+pub(super) type FirstSeen = HashMap<(RequestId, CallId), BootInstant>;
 
 impl Reconciler {
     /// Runs for as long as the process lives.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let pause = self.settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30));
         let mut failing = false;
         loop {
@@ -58,24 +66,28 @@ impl Reconciler {
     }
 
     /// One look at every tenant. `true`: there is more to look at now.
-    async fn round(&self) -> Result<bool, StoreError> {
+    async fn round(&mut self) -> Result<bool, StoreError> {
         let policy = self.policy();
         let mut more = false;
-        for tenant in &self.tenants {
+        for tenant in self.tenants.clone() {
+            let asked_at = self.clock.now();
             let doubts = self.store.doubts(&tenant.name, &policy, ROUND).await?;
             if doubts.is_empty() {
                 continue;
             }
             more |= doubts.len() == ROUND as usize;
+            let doubts: Vec<Doubt> =
+                doubts.into_iter().map(|doubt| Doubt { watched: self.watched(&doubt), ..doubt }).collect();
             let settled: Vec<(Doubt, Settlement)> = futures_util::stream::iter(doubts)
-                .map(|doubt| self.look(tenant, doubt, &policy))
+                .map(|doubt| self.look(&tenant, doubt, asked_at, &policy))
                 .buffer_unordered(READS_AT_ONCE)
                 .collect()
                 .await;
             failpoint::reach("before-settle");
             self.store.settle(&settled).await?;
             failpoint::reach("after-settle");
-            log(tenant, &settled);
+            self.forget(&settled);
+            log(&tenant, &settled);
             self.nudge.notify_one();
         }
         Ok(more)
@@ -96,9 +108,34 @@ impl Reconciler {
         }
     }
 
-    async fn look(&self, tenant: &Tenant, doubt: Doubt, policy: &ReconcilePolicy) -> (Doubt, Settlement) {
+    fn watched(&mut self, doubt: &Doubt) -> Duration {
+        let now = self.clock.now();
+        now.since(*self.first_seen.entry((doubt.request_id, doubt.call_id)).or_insert(now))
+    }
+
+    /// What others settle is not heard of: it is forgotten when it must have been settled or held for long.
+    fn forget(&mut self, settled: &[(Doubt, Settlement)]) {
+        let ended = settled.iter().filter(|(_, settlement)| !matches!(settlement, Settlement::AskAgain { .. }));
+        for (doubt, _) in ended {
+            self.first_seen.remove(&(doubt.request_id, doubt.call_id));
+        }
+        let (now, longest) = (self.clock.now(), (self.settings.settle_after + self.settings.give_up_after) * 2);
+        self.first_seen.retain(|_, first_seen| now.since(*first_seen) <= longest);
+    }
+
+    async fn look(
+        &self,
+        tenant: &Tenant,
+        mut doubt: Doubt,
+        asked_at: BootInstant,
+        policy: &ReconcilePolicy,
+    ) -> (Doubt, Settlement) {
         let settlement = match self.settings.unknown_policy {
-            UnknownPolicy::ReadBack => settle(&doubt, &tenant.graph.remote_actions(doubt.device).await, policy),
+            UnknownPolicy::ReadBack => {
+                let read = tenant.graph.remote_actions(doubt.device).await;
+                doubt.read_took = self.clock.now().since(asked_at);
+                settle(&doubt, &read, policy)
+            }
             UnknownPolicy::Hold => {
                 let detail = "reconcile.unknown_policy is \"hold\": a person decides".to_owned();
                 Settlement::Hold { evidence: not_read(&detail), detail }

@@ -76,7 +76,7 @@ pub trait Store: Send + Sync {
     /// Makes a tenant wait although no call was made: its token could not be had.
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError>;
 
-    /// Devices in doubt that may be looked at now, oldest call first.
+    /// Devices in doubt that may be looked at now, oldest call first; and those whose call lies in the future.
     async fn doubts(&self, tenant: &TenantName, policy: &ReconcilePolicy, limit: u32)
     -> Result<Vec<Doubt>, StoreError>;
 

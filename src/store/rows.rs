@@ -450,6 +450,8 @@ macro_rules! doubt {
             attempts: crate::store::rows::count($row.try_get::<i32, _>("attempts")?.into()),
             explained: crate::store::rows::count($row.try_get("explained")?),
             now: $row.try_get("now")?,
+            watched: std::time::Duration::ZERO,
+            read_took: std::time::Duration::ZERO,
         }
     }};
 }

@@ -13,5 +13,6 @@ mod cli;
 mod daemon;
 mod layers;
 mod scratch;
+mod simulation;
 mod store;
 mod support;

@@ -313,7 +313,7 @@ impl Store for PostgresStore {
         let found = sqlx::query(sql::DOUBTS)
             .bind(tenant.as_str())
             .bind(rows::millis(policy.first_after))
-            .bind(rows::millis(policy.clock_margin * 2))
+            .bind(rows::millis(policy.clock_margin))
             .bind(i64::from(limit))
             .fetch_all(&mut *tx)
             .await?;

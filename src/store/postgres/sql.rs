@@ -175,14 +175,16 @@ statements! {
              AS u (request_id, state, delay_ms, wait_reason, charge, max_batch)
         WHERE q.request_id = u.request_id AND q.call_id = $1";
 
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
-                  AND o.sent_at >= c.sent_at - $3 * interval '1 millisecond') AS explained
+                  AND o.finished_at >= c.sent_at - $3 * interval '2 milliseconds') AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = $1 AND q.state = 'unknown' AND q.due_at <= now()
-          AND c.finished_at <= now() - $2 * interval '1 millisecond'
+        WHERE q.tenant = $1 AND q.state = 'unknown'
+          AND (q.due_at <= now() AND c.finished_at <= now() - $2 * interval '1 millisecond'
+               OR greatest(c.sent_at, c.finished_at) > now() + $3 * interval '1 millisecond')
         ORDER BY c.finished_at, q.request_id LIMIT $4";
     LOCK_DOUBTS = "
         SELECT request_id FROM reprovision_queue WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";

@@ -187,14 +187,17 @@ statements! {
                      value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
         WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = ?1";
 
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
-                  AND o.sent_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -1000.0) || ' seconds')) AS explained
+                  AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -500.0) || ' seconds')) AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = ?1 AND q.state = 'unknown' AND q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-          AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
+        WHERE q.tenant = ?1 AND q.state = 'unknown'
+          AND (q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+               AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
+               OR max(c.sent_at, c.finished_at) > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?3 / 1000.0) || ' seconds'))
         ORDER BY c.finished_at, q.request_id LIMIT ?4";
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
