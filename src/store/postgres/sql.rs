@@ -53,11 +53,13 @@ statements! {
         WHERE host = $1 AND stopped_at IS NULL
           AND EXISTS (SELECT FROM graph_calls c WHERE c.worker = w.id AND c.state = 'sending')";
 
+    // A heartbeat in the future is of a clock that has been set back since: its lease would be believed for as long.
     ABANDON_CALLS = "
         UPDATE graph_calls c SET state = 'unknown', finished_at = now(), error_code = 'abandoned',
                error_message = 'its worker stopped before an answer was recorded: the call may or may not have been carried out'
         WHERE c.state = 'sending'
-          AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker AND w.stopped_at IS NULL AND w.lease_expires_at > now())
+          AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker AND w.stopped_at IS NULL AND w.lease_expires_at > now()
+                          AND w.heartbeat_at <= now() + interval '10 seconds')
         RETURNING c.id, c.tenant, c.device_count, c.worker";
     ABANDON_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,

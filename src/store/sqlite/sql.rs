@@ -66,12 +66,14 @@ statements! {
         WHERE host = ?1 AND stopped_at IS NULL
           AND EXISTS (SELECT 1 FROM graph_calls c WHERE c.worker = w.id AND c.state = 'sending')";
 
+    // A heartbeat in the future is of a clock that has been set back since: its lease would be believed for as long.
     ABANDON_CALLS = "
         UPDATE graph_calls SET state = 'unknown', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), error_code = 'abandoned',
                error_message = 'its worker stopped before an answer was recorded: the call may or may not have been carried out'
         WHERE state = 'sending'
           AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = graph_calls.worker AND w.stopped_at IS NULL
-                          AND w.lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+                          AND w.lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+                          AND w.heartbeat_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '10 seconds'))
         RETURNING id, tenant, device_count, worker";
     ABANDON_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,

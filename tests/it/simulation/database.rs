@@ -62,7 +62,8 @@ pub(super) struct TenantRow {
 /// A row of `workers`.
 pub(super) struct WorkerRow {
     pub(super) host: usize,
-    pub(super) lease_expires_at: DateTime<Utc>,
+    heartbeat_at: DateTime<Utc>,
+    lease_expires_at: DateTime<Utc>,
     /// When its lease lapses without any step of the database's clock.
     pub(super) lease_lapses: Duration,
     pub(super) stopped: bool,
@@ -164,6 +165,7 @@ impl Database {
     pub(super) fn start_worker(&mut self, worker: WorkerId, host: usize, lease: Duration) {
         let row = WorkerRow {
             host,
+            heartbeat_at: self.now,
             lease_expires_at: ahead(self.now, lease),
             lease_lapses: self.time + lease,
             stopped: false,
@@ -175,6 +177,7 @@ impl Database {
         let (now, time) = (self.now, self.time);
         let row = self.workers.get_mut(&worker).unwrap();
         let held = !row.stopped && row.lease_expires_at > now;
+        row.heartbeat_at = now;
         row.lease_expires_at = ahead(now, lease);
         row.lease_lapses = time + lease;
         row.stopped = false;
@@ -188,8 +191,10 @@ impl Database {
     }
 
     pub(super) fn abandon_calls(&mut self) -> Vec<AbandonedCall> {
+        let (now, set_back) = (self.now, ahead(self.now, Duration::from_secs(10)));
         let lives = |call: &CallRow| {
-            self.workers.get(&call.worker).is_some_and(|row| !row.stopped && row.lease_expires_at > self.now)
+            let row = self.workers.get(&call.worker);
+            row.is_some_and(|row| !row.stopped && row.lease_expires_at > now && row.heartbeat_at <= set_back)
         };
         let dead: Vec<usize> = self.sending.iter().copied().filter(|n| !lives(&self.calls[*n])).collect();
         let mut abandoned = Vec::new();

@@ -114,7 +114,11 @@ async fn history(kind: Kind, world: &Arc<World>) {
         background.spawn(clock_steps(Arc::clone(world)));
     }
     producers(kind, world, tenants).await;
-    tokio::time::sleep(TROUBLE.saturating_sub(world.time())).await;
+    // Where all has ended there is nothing left to trouble, but for what may still be on its way.
+    while world.time() < TROUBLE && !world.state().db.queue.is_empty() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    tokio::time::sleep(world.rules.longest_way).await;
     {
         let mut state = world.state();
         state.calm = true;
