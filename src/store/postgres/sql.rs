@@ -7,7 +7,7 @@ use crate::store::rows::statements;
 macro_rules! in_scope {
     () => {
         "($1 = 'all' OR ($1 = 'tenant' AND q.tenant = ANY($2))
-          OR ($1 = 'device' AND q.request_id IN (SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2)))
+          OR ($1 = 'device' AND q.request_id = ANY(ARRAY(SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2))))
           OR ($1 = 'request' AND q.request_id = ANY($3)))"
     };
 }
