@@ -6,6 +6,7 @@ mod late;
 mod operator;
 mod postgres;
 mod rows;
+mod settled;
 mod sqlite;
 
 use std::sync::Arc;

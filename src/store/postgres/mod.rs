@@ -14,7 +14,8 @@ use uuid::Uuid;
 use connections::{Connections, Session, Tx};
 
 use super::late::{self, LateResults, SettledBefore};
-use super::rows::{self, Effects, Settlements};
+use super::rows::{self, Effects};
+use super::settled::Settlements;
 use super::{
     AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
     Status, Store, StoreError, WorkerIdentity,

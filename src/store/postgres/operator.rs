@@ -10,9 +10,10 @@ use super::connections::Tx;
 use super::sql;
 use crate::domain::id::TenantName;
 use crate::domain::lifecycle::{Bucket, EntryState};
-use crate::domain::operator::{Order, ScopeKind};
+use crate::domain::operator::{Order, Resolution, ScopeKind};
 use crate::store::operator::{
-    self, Actions, Counts, Found, OrderedResults, Outcome, PauseBefore, Steps, Subjects, counts, found, pause_before,
+    self, ActionIds, Actions, Counts, Found, Lock, OrderedResults, Outcome, PauseBefore, Steps, Subjects, counts,
+    found, pause_before,
 };
 use crate::store::{StoreError, rows};
 
@@ -43,9 +44,10 @@ impl Steps for PostgresSteps {
         operator::known(known)
     }
 
-    async fn entries(&mut self, of: &Subjects, states: &[EntryState]) -> Result<Vec<Found>, StoreError> {
+    async fn entries(&mut self, of: &Subjects, states: &[EntryState], lock: Lock) -> Result<Vec<Found>, StoreError> {
+        let statement = if lock == Lock::Rows { sql::LOCK_ENTRIES } else { sql::SCOPE_ENTRIES };
         let states: Vec<&str> = states.iter().map(|state| state.as_str()).collect();
-        let rows = sqlx::query(sql::SCOPE_ENTRIES)
+        let rows = sqlx::query(statement)
             .bind(of.kind.as_str())
             .bind(&of.names)
             .bind(&of.requests)
@@ -89,7 +91,7 @@ impl Steps for PostgresSteps {
         Ok(())
     }
 
-    async fn record_actions(&mut self, actions: &Actions<'_>) -> Result<HashMap<Option<String>, i64>, StoreError> {
+    async fn record_actions(&mut self, actions: &Actions<'_>) -> Result<ActionIds, StoreError> {
         let (subjects, requests): (Vec<Option<&str>>, Vec<i64>) = actions
             .subjects
             .iter()
@@ -98,14 +100,14 @@ impl Steps for PostgresSteps {
         let ids: Vec<(i64, Option<String>)> = sqlx::query_as(sql::RECORD_ACTIONS)
             .bind(actions.order.act.as_str())
             .bind(actions.scope.as_str())
-            .bind(actions.order.act.decision().map(|decision| decision.as_str()))
+            .bind(actions.order.act.decision().map(Resolution::as_str))
             .bind(rows::storable(&actions.order.taken_by))
             .bind(rows::storable(&actions.order.reason))
             .bind(&subjects)
             .bind(&requests)
             .fetch_all(&mut *self.0)
             .await?;
-        Ok(ids.into_iter().map(|(id, subject)| (subject, id)).collect())
+        Ok(ids.into_iter().collect())
     }
 
     async fn record_results(&mut self, results: &OrderedResults) -> Result<u64, StoreError> {

@@ -7,7 +7,7 @@ use crate::store::rows::statements;
 macro_rules! in_scope {
     () => {
         "($1 = 'all' OR ($1 = 'tenant' AND q.tenant = ANY($2))
-          OR ($1 = 'device' AND q.request_id IN (SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2)))
+          OR ($1 = 'device' AND q.request_id = ANY(ARRAY(SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2))))
           OR ($1 = 'request' AND q.request_id = ANY($3)))"
     };
 }
@@ -20,7 +20,10 @@ statements! {
     LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(7021932861950116)";
 
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
-    PROBE_BLOCKED = "UPDATE tenants SET probe_at = now() WHERE name = ANY($1) AND probe_at > now()";
+    // In one order, like every statement that takes the locks of several tenants.
+    PROBE_BLOCKED = "
+        UPDATE tenants SET probe_at = now()
+        WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) AND probe_at > now() ORDER BY name FOR NO KEY UPDATE)";
     DEFER_TENANT = "
         UPDATE tenants SET wait_until = greatest(wait_until, now() + $2 * interval '1 millisecond'), wait_code = $3,
                wait_reason = $4, waits_in_a_row = waits_in_a_row + 1
@@ -72,7 +75,6 @@ statements! {
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
         WHERE call_id = ANY($1) AND state = 'sending'";
-    // In one order, like every statement that takes the locks of several tenants.
     ABANDON_TENANTS = "
         UPDATE tenants SET cautious = true
         WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE)";
@@ -217,6 +219,10 @@ statements! {
         SELECT r.id, f.bucket FROM reprovision_requests r LEFT JOIN device_results f ON f.request_id = r.id AND f.final
         WHERE r.id = ANY($1)";
     SCOPE_ENTRIES = concat!("
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id FROM reprovision_queue q
+        WHERE ", in_scope!(), " AND q.state = ANY($4) ORDER BY q.request_id");
+    // Differs because SQLite has one writer anyway.
+    LOCK_ENTRIES = concat!("
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id FROM reprovision_queue q
         WHERE ", in_scope!(), " AND q.state = ANY($4) ORDER BY q.request_id FOR UPDATE");
     SCOPE_COUNTS = concat!("

@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use uuid::fmt::Hyphenated;
 
 use super::late::{self, LateResults, SettledBefore};
-use super::rows::{self, Effects, Settlements};
+use super::rows::{self, Effects};
+use super::settled::Settlements;
 use super::{
     AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
     Status, Store, StoreError, WorkerIdentity,

@@ -9,10 +9,11 @@ use uuid::fmt::Hyphenated;
 use super::sql;
 use crate::domain::id::TenantName;
 use crate::domain::lifecycle::{Bucket, EntryState};
-use crate::domain::operator::{Order, ScopeKind};
+use crate::domain::operator::{Order, Resolution, ScopeKind};
 use crate::store::StoreError;
 use crate::store::operator::{
-    self, Actions, Counts, Found, OrderedResults, Outcome, PauseBefore, Steps, Subjects, counts, found, pause_before,
+    self, ActionIds, Actions, Counts, Found, Lock, OrderedResults, Outcome, PauseBefore, Steps, Subjects, counts,
+    found, pause_before,
 };
 use crate::store::rows::{self, json};
 
@@ -44,7 +45,7 @@ impl Steps for SqliteSteps {
         operator::known(known)
     }
 
-    async fn entries(&mut self, of: &Subjects, states: &[EntryState]) -> Result<Vec<Found>, StoreError> {
+    async fn entries(&mut self, of: &Subjects, states: &[EntryState], _: Lock) -> Result<Vec<Found>, StoreError> {
         let rows = sqlx::query(sql::SCOPE_ENTRIES)
             .bind(of.kind.as_str())
             .bind(json(of.names.iter()))
@@ -90,17 +91,17 @@ impl Steps for SqliteSteps {
         Ok(())
     }
 
-    async fn record_actions(&mut self, actions: &Actions<'_>) -> Result<HashMap<Option<String>, i64>, StoreError> {
+    async fn record_actions(&mut self, actions: &Actions<'_>) -> Result<ActionIds, StoreError> {
         let ids: Vec<(i64, Option<String>)> = sqlx::query_as(sql::RECORD_ACTIONS)
             .bind(actions.order.act.as_str())
             .bind(actions.scope.as_str())
-            .bind(actions.order.act.decision().map(|decision| decision.as_str()))
+            .bind(actions.order.act.decision().map(Resolution::as_str))
             .bind(rows::storable(&actions.order.taken_by))
             .bind(rows::storable(&actions.order.reason))
             .bind(json(actions.subjects.iter()))
             .fetch_all(&mut *self.0)
             .await?;
-        Ok(ids.into_iter().map(|(id, subject)| (subject, id)).collect())
+        Ok(ids.into_iter().collect())
     }
 
     async fn record_results(&mut self, results: &OrderedResults) -> Result<u64, StoreError> {

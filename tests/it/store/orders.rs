@@ -70,11 +70,11 @@ impl Db {
             max_attempts: 3,
         };
         let doubts = self.store.doubts(&tenant(), &policy, 100).await.unwrap();
-        let hold = Settlement::Hold { detail: "?".to_owned(), evidence: "{}".to_owned() };
+        let to_a_person = Settlement::Hold { detail: "?".to_owned(), evidence: "{}".to_owned() };
         let held: Vec<_> = doubts
             .into_iter()
             .filter(|doubt| held.contains(&doubt.request_id.0))
-            .map(|doubt| (doubt, hold.clone()))
+            .map(|doubt| (doubt, to_a_person.clone()))
             .collect();
         self.store.settle(&held).await.unwrap();
         call.call_id
@@ -101,8 +101,7 @@ on_both! {
         assert_eq!(db.sql(detail).await, "the tenant is paused by ada: ticket 7");
 
         // Whoever comes second learns of the first, whose pause it stays.
-        let mut second = order(Act::Pause, default());
-        second.taken_by = "bob".to_owned();
+        let second = Order { taken_by: "bob".to_owned(), ..order(Act::Pause, default()) };
         let again = db.store.order(&second).await.unwrap().done.remove(0).pause_before.unwrap();
         assert_eq!((&*again.paused_by, &*again.reason), ("ada", "ticket 7"));
         assert_eq!(db.store.status().await.unwrap().tenants[0].paused_by.as_deref(), Some("ada"));

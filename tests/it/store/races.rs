@@ -279,6 +279,33 @@ on_both! {
         }
     }
 
+    async fn an_answer_on_time_and_orders_about_its_requests_never_wait_for_each_other_in_a_circle(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(3).await;
+        for round in 0..25_u32 {
+            db.ask(&(1..=20).map(|n| n + 20 * round).collect::<Vec<_>>()).await;
+            let call = claim(&*db.store, db.worker, &bounds(), 20).await.unwrap().decision.intents.remove(0);
+            let ids: Vec<i64> = call.entries.iter().map(|entry| entry.request_id.0).collect();
+            let mut answer = effects(&call, &EntryEffect::Requeue { reason: "x", max_batch: None });
+            // The other way round than an order takes them.
+            answer.reverse();
+            let (cancel, resolve) = (order(Act::Cancel, these(&ids)), order(Act::Resolve(Resolution::Failed), these(&ids)));
+            let barrier = Barrier::new(3);
+            let (recorded, cancelled, resolved) = tokio::join!(
+                async { barrier.wait().await; record(&*stores[0], call.call_id, CallState::NotCarriedOut, &answer, TenantEffect::None).await },
+                async { barrier.wait().await; stores[1].order(&cancel).await },
+                async { barrier.wait().await; stores[2].order(&resolve).await },
+            );
+            assert_eq!(recorded.unwrap(), Recorded::Done);
+            let cancelled = cancelled.unwrap();
+            let ended: u64 = cancelled.done.iter().map(|done| done.requests).sum();
+            assert_eq!((usize::try_from(ended).unwrap() + cancelled.refused.len(), resolved.unwrap().refused.len()), (20, 20), "in round {round}");
+            assert_eq!(db.queue().await.len(), 20 - usize::try_from(ended).unwrap());
+            db.store.order(&order(Act::Cancel, Scope::All)).await.unwrap();
+            db.nothing_is_lost_or_ended_twice().await;
+        }
+    }
+
     async fn two_decisions_and_a_late_answer_at_the_same_moment_settle_each_doubt_once(scratch: Scratch) {
         let db = Db::new(scratch).await;
         let stores = db.stores(3).await;
