@@ -8,6 +8,7 @@
 //! | boundary | what has just been done, or is about to be |
 //! |---|---|
 //! | `before-intent`, `after-intent` | commit 1 |
+//! | `before-check` | the connection stands; the last question whether the call may leave |
 //! | `before-write`, `after-write` | the request's body goes to the connection |
 //! | `after-answer` | Graph's answer is known to this process only |
 //! | `before-record`, `after-record` | commit 2 |

@@ -159,6 +159,7 @@ type Verdict = Arc<OnceLock<Result<(), String>>>;
 /// between the answer and the bytes.
 fn fenced(body: Vec<u8>, fence: Fence, verdict: Verdict) -> reqwest::Body {
     reqwest::Body::wrap_stream(futures_util::stream::once(async move {
+        failpoint::reach("before-check");
         let said = fence();
         let open = said.is_ok();
         // It is asked once, and this is its one answer.

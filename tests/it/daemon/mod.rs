@@ -1,6 +1,7 @@
 //! The daemon from outside: a real process, judged by the simulator's ledger, the database and its output.
 
 mod answers;
+mod boundaries;
 mod crashes;
 mod queue;
 mod tenants;

@@ -27,20 +27,45 @@ first_delay = "20ms"
 longest_delay = "200ms"
 "#;
 
+/// Settings with which doubts are settled soon, and attempts do not run out. They end in `[worker]`, so that more of its
+/// keys can follow.
+pub(crate) const SETTLES: &str = r#"
+[retry]
+first_delay = "20ms"
+longest_delay = "200ms"
+max_attempts = 20
+[graph]
+call_timeout = "500ms"
+[reconcile]
+first_after = "100ms"
+settle_after = "1s"
+give_up_after = "30s"
+clock_margin = "5s"
+[worker]
+send_within = "400ms"
+"#;
+
 /// A daemon, its configuration and its simulator.
 pub(crate) struct Daemon {
     pub(crate) child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    config: TempDir,
+    config: Arc<TempDir>,
 }
 
 impl Daemon {
     /// Migrates the database and starts the daemon, with `settings` as TOML beside database and tenant.
     pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
+        let mut daemon = Self::prepare(&scratch.url, simulator, settings).await;
+        daemon.run(simulator).await;
+        daemon
+    }
+
+    /// Migrates the database; the daemon itself does not run yet.
+    pub(crate) async fn prepare(database: &str, simulator: &Simulator, settings: &str) -> Self {
         let config = tempfile::tempdir().unwrap();
         let toml = format!(
             "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
-            scratch.url,
+            database,
             simulator.graph_url(),
             simulator.authority_url(),
             simulator.tenant_id(),
@@ -48,33 +73,66 @@ impl Daemon {
             simulator.client_secret_file().display()
         );
         std::fs::write(config.path().join("reprovisiond.toml"), toml).unwrap();
-        let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config };
+        let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config: Arc::new(config) };
         let migrated = daemon.child.wait().await.unwrap();
         assert!(migrated.success(), "{}", read(&mut daemon.child).await);
-        daemon.run(simulator).await;
         daemon
     }
 
     /// Starts the process again, on the same configuration.
     pub(crate) async fn run(&mut self, simulator: &Simulator) {
+        self.launch(simulator, "");
+        let ended = self.started().await;
+        assert_eq!(ended, None, "the daemon does not start\n{}", self.log().join("\n"));
+    }
+
+    /// Starts another process beside this one, on the same configuration and so on the same database.
+    pub(crate) async fn beside(&self, simulator: &Simulator) -> Self {
+        let mut other = self.launch_beside(simulator, "");
+        assert_eq!(other.started().await, None, "a second daemon does not start\n{}", other.log().join("\n"));
+        other
+    }
+
+    /// Starts the process and waits for nothing. `failpoints` is what `FAILPOINTS` takes (`src/failpoint.rs`).
+    pub(crate) fn launch(&mut self, simulator: &Simulator, failpoints: &str) {
+        *self = self.launch_beside(simulator, failpoints);
+    }
+
+    /// Both.
+    pub(crate) fn launch_beside(&self, simulator: &Simulator, failpoints: &str) -> Self {
         let mut command = command(&self.config, &["run"]);
+        command.env("FAILPOINTS", failpoints);
         if let Some(ca) = simulator.ca_file() {
             command.env("SSL_CERT_FILE", ca);
         }
-        self.child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        self.lines = Arc::clone(&lines);
         let gathered = Arc::clone(&lines);
         tokio::spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
                 gathered.lock().unwrap().push(line);
             }
         });
-        self.until("the daemon has started", async || {
-            lines.lock().unwrap().iter().any(|line| line.contains("\"started\""))
-        })
-        .await;
+        Self { child, lines, config: Arc::clone(&self.config) }
+    }
+
+    /// Until it has started, or has ended before.
+    pub(crate) async fn started(&mut self) -> Option<ExitStatus> {
+        let (child, lines) = (&mut self.child, Arc::clone(&self.lines));
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if lines.lock().unwrap().iter().any(|line| line.contains("\"started\"")) {
+                    return None;
+                }
+                if let Some(status) = child.try_wait().unwrap() {
+                    return Some(status);
+                }
+                tick.tick().await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("the daemon does not start\n{}", self.log().join("\n")))
     }
 
     /// What it has logged so far.
@@ -110,6 +168,13 @@ impl Daemon {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.id().unwrap()).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Whether SIGSTOP has stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
+        // The command's name, in parentheses, may hold anything: the state stands behind it.
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
     }
 
     /// SIGTERM, and the way it ended.
