@@ -27,6 +27,8 @@ pub fn reach(boundary: &'static str) {
         Some("stop") => {
             // What cannot be sent to oneself cannot stop anything: the test that asked for it will say so.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            // The kernel may hand it to another thread first: this one must go no further until it has been stopped.
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
         _ => std::process::abort(),
     });
