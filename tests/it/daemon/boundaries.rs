@@ -49,7 +49,7 @@ async fn dies_at(boundary: &str, faults: &str, latency: u64, lives: usize, scrat
     let simulator = Simulator::start(Options { faults, latency, ..calm() }).unwrap();
     // Small calls, one at a time: there is work left for every life.
     let settings = format!("[batch]\nmax_devices = 2\n{SETTLES}max_calls_in_flight = 1\n");
-    let mut daemon = Daemon::prepare(&scratch.url, &simulator, &settings).await;
+    let mut daemon = Daemon::migrated(&scratch.url, &simulator, &settings).await;
     scratch.request(&simulator, 12).await;
     for life in 1..=lives {
         let before = simulator.requests().len();

@@ -3,5 +3,7 @@
 mod answers;
 mod boundaries;
 mod crashes;
+mod kills;
 mod queue;
 mod tenants;
+mod workers;

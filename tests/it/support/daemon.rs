@@ -55,17 +55,16 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Migrates the database and starts the daemon, with `settings` as TOML beside database and tenant.
     pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
-        let mut daemon = Self::prepare(&scratch.url, simulator, settings).await;
+        let mut daemon = Self::migrated(&scratch.url, simulator, settings).await;
         daemon.run(simulator).await;
         daemon
     }
 
     /// Migrates the database; the daemon itself does not run yet.
-    pub(crate) async fn prepare(database: &str, simulator: &Simulator, settings: &str) -> Self {
+    pub(crate) async fn migrated(url: &str, simulator: &Simulator, settings: &str) -> Self {
         let config = tempfile::tempdir().unwrap();
         let toml = format!(
-            "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
-            database,
+            "database.url = {url:?}\n{settings}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
             simulator.graph_url(),
             simulator.authority_url(),
             simulator.tenant_id(),
@@ -199,10 +198,15 @@ impl Scratch {
     /// Asks for `n` of the simulator's devices, one row each, in one statement. The reference page's two, one of which
     /// Graph refuses, are left out.
     pub(crate) async fn request(&self, simulator: &Simulator, n: usize) {
+        self.request_after(simulator, 0, n).await;
+    }
+
+    /// The same for the next `n` after the first `others`.
+    pub(crate) async fn request_after(&self, simulator: &Simulator, others: usize, n: usize) {
         let rows: Vec<String> = simulator
             .devices()
             .iter()
-            .skip(2)
+            .skip(2 + others)
             .take(n)
             .map(|device| format!("('{}')", device.managed_device_id))
             .collect();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::simulator::Simulator;
 
 use super::{Backend, Scratch};
@@ -95,6 +96,26 @@ async fn intents(scratch: &Scratch, simulator: &Simulator) -> Vec<String> {
         }
     }
     complaints
+}
+
+/// Nothing was sent that was older than `send_within`, by the simulator's clock and the database's, which are one here.
+pub(crate) async fn nothing_left_late(scratch: &Scratch, simulator: &Simulator, send_within: TimeDelta, run: &str) {
+    let milliseconds = match scratch.backend() {
+        Backend::Sqlite => "CAST(round((julianday(sent_at) - 2440587.5) * 86400000) AS INTEGER)",
+        Backend::Postgres => "floor(extract(epoch FROM sent_at) * 1000)::bigint",
+    };
+    let rows = scratch.rows(&format!("SELECT id, {milliseconds} FROM graph_calls")).await;
+    let intents: BTreeMap<&str, DateTime<Utc>> = rows
+        .lines()
+        .map(|row| row.split_once('|').unwrap())
+        .map(|(id, at)| (id, DateTime::from_timestamp_millis(at.parse().unwrap()).unwrap()))
+        .collect();
+    for request in simulator.requests() {
+        let intended = intents[request.client_request_id.as_deref().unwrap()];
+        // It may have been written in time and read a moment later.
+        let late = request.at - intended > send_within + TimeDelta::milliseconds(500);
+        assert!(!late, "{run}: intended at {intended}, and yet {request:?}");
+    }
 }
 
 /// What the database's own checks find.

@@ -1,0 +1,146 @@
+//! The real process killed at random, hundreds of times, while answers are lost, late, refused and broken.
+//!
+//! `KILLS` sets the number of kills of each test, `SEED` what is drawn; `tests/kills` runs any number. The seed decides what
+//! is asked, what Graph does and when the kills come; the processes' own timing is not the seed's, so a run that failed is
+//! repeated in kind, not to the microsecond.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::Duration;
+
+use reprovisiond::simulator::{Fault, FaultScript, Options, RandomFaults, Simulator};
+use rustix::process::Signal;
+
+use crate::support::{Backend, Daemon, OwnServer, SETTLES, Scratch, calm, judge};
+
+/// A test for each seed, so that they run beside each other.
+macro_rules! kills {
+    ($($database:ident: $one:ident($kills:literal) { $($name:ident: $seed:literal;)+ })+) => {$(
+        mod $database {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() { super::$one($kills, $seed).await; }
+            )+
+        }
+    )+};
+}
+
+kills! {
+    sqlite: on_sqlite(100) { seed_1: 1; seed_2: 2; seed_3: 3; seed_4: 4; seed_5: 5; }
+    postgres: on_postgres(50) { seed_1: 1; seed_2: 2; }
+    postgres_that_is_killed_too: on_own_postgres(50) { seed_3: 3; seed_4: 4; }
+}
+
+async fn on_sqlite(kills: usize, seed: u64) {
+    kill(&Scratch::new(Backend::Sqlite).await, None, kills, seed).await;
+}
+
+async fn on_postgres(kills: usize, seed: u64) {
+    kill(&Scratch::new(Backend::Postgres).await, None, kills, seed).await;
+}
+
+async fn on_own_postgres(kills: usize, seed: u64) {
+    let server = OwnServer::start_new().await;
+    kill(&server.scratch().await, Some(&server), kills, seed).await;
+}
+
+/// Requests that one life of the daemon finds at most, beside those that earlier ones left.
+const PORTION: usize = 4;
+
+/// Every so many kills take the database's server too.
+const SERVER_TOO: usize = 3;
+
+async fn kill(scratch: &Scratch, server: Option<&OwnServer>, kills: usize, seed: u64) {
+    let kills = variable("KILLS").map_or(kills, |kills| usize::try_from(kills).unwrap());
+    // Each test draws its own, also where one variable speaks to all.
+    let seed = variable("SEED").map_or(seed, |base| base.wrapping_add(seed - 1));
+    let run = format!("KILLS={kills} SEED={seed} ({:?})", scratch.backend());
+    // Shown only if the test fails, wherever it does.
+    println!("{run}");
+
+    let mut random = fastrand::Rng::with_seed(seed);
+    let faults = FaultScript { script: Vec::new(), random: Some(RandomFaults { seed, rate: 0.15 }) };
+    let simulator = Simulator::start(Options { devices: 2 + PORTION * kills, faults, ..calm() }).unwrap();
+    // Graph has answered a request that it has received well before this, however busy the machine is.
+    let settles = SETTLES.replace("settle_after = \"1s\"", "settle_after = \"2s\"").replace("\"30s\"", "\"10m\"");
+    let settings = format!("[batch]\nmax_devices = 3\n[limits]\nopen_doubts = 100\n{settles}");
+    let mut daemon = Daemon::migrated(&scratch.url, &simulator, &settings).await;
+
+    let (mut asked, mut killed, mut servers_killed) = (0, 0, 0);
+    for life in 1..=kills {
+        if let Some(fault) = trouble(&mut random) {
+            simulator.add_fault(fault).unwrap();
+        }
+        daemon.launch(&simulator, "");
+        // Some die while they start.
+        if random.u32(..8) > 0 {
+            assert_eq!(daemon.started().await, None, "{run}: life {life} does not start\n{}", daemon.log().join("\n"));
+        }
+        let portion = random.usize(1..=PORTION);
+        tokio::join!(scratch.request_after(&simulator, asked, portion), a_moment(&mut random));
+        asked += portion;
+        let server = server.filter(|_| life % SERVER_TOO == 0);
+        if let Some(server) = server {
+            server.kill9();
+            servers_killed += 1;
+            // Half of the daemons see the server come back.
+            if random.bool() {
+                server.start().await;
+                a_moment(&mut random).await;
+            }
+        }
+        let alive = daemon.child.try_wait().unwrap();
+        assert_eq!(alive, None, "{run}: life {life} ended before it was killed\n{}", daemon.log().join("\n"));
+        daemon.signal(Signal::KILL);
+        assert_eq!(daemon.ended().await.signal(), Some(Signal::KILL.as_raw()), "{run}: life {life}");
+        killed += 1;
+        if let Some(server) = server {
+            server.start().await;
+        }
+    }
+    assert_eq!(killed, kills, "{run}");
+
+    daemon.run(&simulator).await;
+    daemon.until_all_ended(scratch).await;
+    assert_eq!(daemon.stop().await.code(), Some(0), "{run}\n{}", daemon.log().join("\n"));
+    judge(scratch, &simulator, &run).await;
+    assert_eq!(simulator.ledger().len(), asked, "{run}: every device was wiped once");
+    // The experiment is one only if the kills have hit calls under way.
+    let calls = "SELECT count(*), count(CASE WHEN state = 'unknown' THEN 1 END) FROM graph_calls";
+    let calls = scratch.rows(calls).await;
+    let abandoned: usize =
+        scratch.rows("SELECT count(*) FROM graph_calls WHERE error_code = 'abandoned'").await.parse().unwrap();
+    println!(
+        "{run}: {killed} kills, {servers_killed} of the server; {asked} requests, calls|in doubt {calls}, abandoned {abandoned}"
+    );
+    assert!(abandoned * 20 >= kills, "{run}: only {abandoned} of {kills} kills met a call under way");
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a whole number, not {text:?}")))
+}
+
+/// When a process is killed is what this experiment is about: the one place where a test waits for time and for nothing else.
+async fn a_moment(random: &mut fastrand::Rng) {
+    tokio::time::sleep(Duration::from_micros(random.u64(..=250_000))).await;
+}
+
+/// What [`RandomFaults`] does not have, and more of what matters most: answers lost and late.
+fn trouble(random: &mut fastrand::Rng) -> Option<Fault> {
+    const SPECS: [&str; 12] = [
+        "hang-after",
+        "hang",
+        "reset-after",
+        "reset-before",
+        "latency:100ms",
+        "latency:300ms",
+        "done-500",
+        "done-504-html",
+        "in-no-bucket",
+        "in-two-buckets",
+        "429:1",
+        "empty",
+    ];
+    let spec = random.choice(SPECS).filter(|_| random.bool())?;
+    Some(spec.parse::<FaultScript>().unwrap().script.remove(0))
+}
