@@ -28,6 +28,7 @@ pub fn reach(boundary: &'static str) {
             // What cannot be sent to oneself cannot stop anything: the test that asked for it will say so.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
             // The kernel may hand it to another thread first: this one must go no further until it has been stopped.
+            #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
         _ => std::process::abort(),

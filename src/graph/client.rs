@@ -73,13 +73,11 @@ impl GraphClient {
         };
         // Whoever says first whether it may leave is heard: the connection, a task of its own that can outlive the request, finds
         // this and sends nothing. Without its body a request cannot be carried out, whatever was written of its head.
-        match verdict.get_or_init(|| Err(http::explain(&error))) {
-            Err(reason) => not_sent(reason.clone()),
-            Ok(()) => {
-                let reason = format!("no answer: {}", http::explain(&error));
-                (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
-            }
+        if let Err(reason) = verdict.get_or_init(|| Err(http::explain(&error))) {
+            return not_sent(reason.clone());
         }
+        let reason = format!("no answer: {}", http::explain(&error));
+        (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
     }
 }
 

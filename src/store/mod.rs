@@ -102,11 +102,15 @@ pub trait Store: Send + Sync {
     async fn close(&self);
 }
 
-/// Opens the database that `url` names. A SQLite file is created only if `create` says so.
-pub async fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn Store>, StoreError> {
+/// `database.patience` of whoever has no configuration.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens the database that `url` names. A SQLite file is created only if `create` says so. What the engine asks is given up
+/// after `patience`.
+pub async fn open(url: &DatabaseUrl, create: bool, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match url.kind() {
-        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create).await?),
-        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url).await?),
+        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create, patience).await?),
+        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url, patience).await?),
     })
 }
 

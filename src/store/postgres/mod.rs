@@ -1,16 +1,17 @@
 //! The store on Postgres.
 
-use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor as _, Row};
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+use connections::{Connections, Session, Tx};
 
 use super::rows::{self, Effects};
 use super::{
@@ -23,30 +24,32 @@ use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
+mod connections;
+mod listen;
 pub(super) mod sql;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+/// Without sqlx's own lock, which is the session's: a pooler would give it to whoever gets the connection next.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    migrator.set_locking(false);
+    migrator
+});
 
 /// Entries promoted, or ended as expired, in one claim.
 const SWEEP: i64 = 1000;
 
 pub(super) struct PostgresStore {
-    pool: PgPool,
+    connections: Arc<Connections>,
 }
 
 impl PostgresStore {
-    pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose())?
-            .application_name("reprovisiond")
-            // What a verb may take at most: a lock that is never released must not hold the daemon for ever.
-            .options([("lock_timeout", "30s"), ("idle_in_transaction_session_timeout", "60s"), ("timezone", "UTC")]);
-        let pool = PgPoolOptions::new()
-            .max_connections(6)
-            .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_mins(10))
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool })
+    pub(super) async fn open(url: &DatabaseUrl, patience: Duration) -> Result<Self, StoreError> {
+        Ok(Self { connections: Connections::open(url, patience).await? })
+    }
+
+    /// The transaction of a verb of the engine.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        self.connections.begin().await
     }
 }
 
@@ -69,62 +72,82 @@ macro_rules! filtered {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATOR.run(&self.pool).await?)
+        let mut tx = self.connections.begin_at_leisure().await?;
+        tx.execute(sql::LOCK_MIGRATIONS).await?;
+        // sqlx's own statements have names; without a cache of names, those of others may be in their way, and they in theirs.
+        if !self.connections.named() {
+            tx.execute("DEALLOCATE ALL").await?;
+        }
+        MIGRATOR.run_direct(None, tx.raw(), false).await?;
+        if !self.connections.named() {
+            tx.execute("DEALLOCATE ALL").await?;
+        }
+        tx.commit().await
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&self.pool).await? {
-            sqlx::query_scalar(sql::APPLIED).fetch_all(&self.pool).await?
+        let mut tx = self.begin().await?;
+        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&mut *tx).await? {
+            sqlx::query_scalar(sql::APPLIED).fetch_all(&mut *tx).await?
         } else {
             Vec::new()
         };
+        tx.commit().await?;
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
-        sqlx::query(sql::REGISTER_TENANTS).bind(texts(names)).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::REGISTER_TENANTS).bind(texts(names)).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn probe_blocked(&self, names: &[TenantName]) -> Result<(), StoreError> {
-        sqlx::query(sql::PROBE_BLOCKED).bind(texts(names)).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::PROBE_BLOCKED).bind(texts(names)).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn start_worker(&self, worker: &WorkerIdentity, lease: Duration) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query(sql::START_WORKER)
             .bind(worker.id.0)
             .bind(&worker.host)
             .bind(&worker.process)
             .bind(&worker.version)
             .bind(rows::millis(lease))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        tx.commit().await
     }
 
     async fn renew_lease(&self, worker: WorkerId, lease: Duration) -> Result<bool, StoreError> {
-        sqlx::query_scalar(sql::RENEW_LEASE)
+        let mut tx = self.begin().await?;
+        let held: Option<bool> = sqlx::query_scalar(sql::RENEW_LEASE)
             .bind(worker.0)
             .bind(rows::millis(lease))
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or_else(|| rows::no_worker(worker))
+            .fetch_optional(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        held.ok_or_else(|| rows::no_worker(worker))
     }
 
     async fn stop_worker(&self, worker: WorkerId) -> Result<(), StoreError> {
-        sqlx::query(sql::STOP_WORKER).bind(worker.0).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::STOP_WORKER).bind(worker.0).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn workers_with_open_calls(&self, host: &str) -> Result<Vec<WorkerIdentity>, StoreError> {
-        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&self.pool).await?;
+        let mut tx = self.begin().await?;
+        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok(rows::worker_identity!(row, Uuid))).collect()
     }
 
     async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let calls = sqlx::query(sql::ABANDON_CALLS).fetch_all(&mut *tx).await?;
         let calls: Vec<AbandonedCall> =
             calls.iter().map(|row| Ok(rows::abandoned_call!(row, Uuid))).collect::<Result<_, StoreError>>()?;
@@ -142,7 +165,9 @@ impl Store for PostgresStore {
 
     async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError> {
         let under_way: Vec<Uuid> = under_way.iter().map(|call| call.0).collect();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
+        // A claim whose COMMIT is still under way somewhere holds its tenant until it is decided: only then is it known here.
+        tx.execute(sql::LOCK_TENANTS).await?;
         let released: Vec<Uuid> =
             sqlx::query_scalar(sql::RELEASE_CALLS).bind(worker.0).bind(&under_way).fetch_all(&mut *tx).await?;
         sqlx::query(sql::RELEASE_ENTRIES).bind(&released).execute(&mut *tx).await?;
@@ -151,12 +176,14 @@ impl Store for PostgresStore {
     }
 
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
-        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&self.pool).await?;
+        let mut tx = self.begin().await?;
+        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
     }
 
     async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let tenant = claim.tenant.as_str();
         sqlx::query(sql::LOCK_TENANT).bind(tenant).execute(&mut *tx).await?;
         sqlx::query(sql::PROMOTE_DUE).bind(tenant).bind(SWEEP).execute(&mut *tx).await?;
@@ -198,7 +225,7 @@ impl Store for PostgresStore {
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
         let call = recording.call_id.0;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
         let mut late = false;
         let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
@@ -256,9 +283,9 @@ impl Store for PostgresStore {
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         tenant_effect(&mut tx, tenant.as_str(), effect).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     async fn doubts(
@@ -267,18 +294,20 @@ impl Store for PostgresStore {
         policy: &ReconcilePolicy,
         limit: u32,
     ) -> Result<Vec<Doubt>, StoreError> {
+        let mut tx = self.begin().await?;
         let found = sqlx::query(sql::DOUBTS)
             .bind(tenant.as_str())
             .bind(rows::millis(policy.first_after))
             .bind(rows::millis(policy.clock_margin * 2))
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *tx)
             .await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok(rows::doubt!(row, Uuid))).collect()
     }
 
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let requests: Vec<i64> = settled.iter().map(|(doubt, _)| doubt.request_id.0).collect();
         sqlx::query(sql::LOCK_DOUBTS).bind(&requests).execute(&mut *tx).await?;
         let mut changed = 0;
@@ -315,24 +344,19 @@ impl Store for PostgresStore {
     }
 
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen("reprovisiond").await?;
-        // Whatever was inserted between the last look and LISTEN.
-        nudge.notify_one();
-        loop {
-            // `None`: the connection was lost and is back; what came between was not heard.
-            listener.try_recv().await?;
-            nudge.notify_one();
-        }
+        listen::listen(&self.connections, &nudge).await
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
-        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.pool).await?)
+        let mut tx = self.begin().await?;
+        let now = sqlx::query_scalar(sql::NOW).fetch_one(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(now)
     }
 
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
         let mut inserted = 0;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.connections.begin_at_leisure().await?;
         for chunk in requests.chunks(rows::ENQUEUE_CHUNK) {
             let column = |get: fn(&NewRequest) -> Option<&str>| chunk.iter().map(get).collect::<Vec<_>>();
             inserted += sqlx::query(sql::ENQUEUE)
@@ -354,21 +378,23 @@ impl Store for PostgresStore {
     }
 
     async fn status(&self) -> Result<Status, StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut tx = self.connections.begin_snapshot().await?;
         Ok(rows::status!(&mut *tx, sql, Uuid))
     }
 
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
-        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&self.pool).await?;
+        let mut tx = self.connections.begin_snapshot().await?;
+        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&mut *tx).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Uuid))).collect()
     }
 
     async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
-        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&self.pool).await?)
+        let mut tx = self.connections.begin_snapshot().await?;
+        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&mut *tx).await?)
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        self.connections.close().await;
     }
 }
 
@@ -380,7 +406,7 @@ fn entries(found: &[PgRow]) -> Result<Vec<Entry>, StoreError> {
     found.iter().map(|row| Ok(rows::entry!(row))).collect()
 }
 
-async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
+async fn tenant_effect(tx: &mut Session, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
     let query = match effect {
         TenantEffect::None => return Ok(()),
         TenantEffect::Clear => sqlx::query(sql::CLEAR_TENANT).bind(tenant),
@@ -402,7 +428,7 @@ async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffec
 
 /// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
 async fn complete(
-    tx: &mut PgConnection,
+    tx: &mut Session,
     recording: &Recording,
     evidence: &Evidence,
     from: CallState,

@@ -6,6 +6,9 @@ statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
+    // Differs because SQLite has its write lock. The transaction's, so that it goes with it behind a pooler too.
+    LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(7021932861950116)";
+
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
     PROBE_BLOCKED = "UPDATE tenants SET probe_at = now() WHERE name = ANY($1) AND probe_at > now()";
     DEFER_TENANT = "
@@ -59,6 +62,8 @@ statements! {
         WHERE call_id = ANY($1) AND state = 'sending'";
     ABANDON_TENANTS = "UPDATE tenants SET cautious = true WHERE name = ANY($1)";
 
+    // Differs because SQLite has one writer anyway.
+    LOCK_TENANTS = "SELECT name FROM tenants ORDER BY name FOR NO KEY UPDATE";
     RELEASE_CALLS = "
         UPDATE graph_calls SET state = 'not_sent', finished_at = now(), error_code = 'not_sent',
                error_message = 'the answer to the commit of the intent was lost, so the call was never made'

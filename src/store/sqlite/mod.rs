@@ -10,7 +10,7 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Row, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::Notify;
 use uuid::fmt::Hyphenated;
 
@@ -40,7 +40,7 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    pub(super) async fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+    pub(super) async fn open(path: &Path, create: bool, patience: Duration) -> Result<Self, StoreError> {
         if !create && !path.exists() {
             return Err(StoreError::Schema(format!(
                 "no database at {}: check the path, or run `reprovisiond migrate` to create it",
@@ -53,15 +53,22 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+            // Whoever waits for the writer waits for the write lock after it.
+            .busy_timeout(patience / 3);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(30))
+                .acquire_timeout(patience)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 // One process, one file: a connection cannot silently die, so it is not asked before each use.
                 .test_before_acquire(false)
+                // After a failed write SQLite has rolled back by itself; sqlx counts on in a transaction that is no more,
+                // and would refuse every BEGIN on this connection from then on.
+                .before_acquire(|connection, _| {
+                    let fit = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(fit) })
+                })
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         let reader = pool(2).connect_lazy_with(options.read_only(true));

@@ -27,7 +27,7 @@ pub(crate) struct Filled {
 impl Filled {
     pub(crate) async fn new(scratch: &Scratch) -> Self {
         let url = DatabaseUrl::parse(&scratch.url).unwrap();
-        let store = store::open(&url, false).await.unwrap();
+        let store = store::open(&url, false, store::PATIENCE).await.unwrap();
         let worker = WorkerId::fresh();
         let identity = WorkerIdentity {
             id: worker,

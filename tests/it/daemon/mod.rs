@@ -3,7 +3,10 @@
 mod answers;
 mod boundaries;
 mod crashes;
+mod file_trouble;
 mod kills;
+mod outages;
+mod pooler;
 mod queue;
 mod tenants;
 mod workers;

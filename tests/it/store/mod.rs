@@ -217,5 +217,5 @@ fn tenant() -> TenantName {
 }
 
 async fn open(scratch: &Scratch) -> Result<Arc<dyn Store>, StoreError> {
-    store::open(&DatabaseUrl::parse(&scratch.url).unwrap(), false).await
+    store::open(&DatabaseUrl::parse(&scratch.url).unwrap(), false, store::PATIENCE).await
 }

@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use reprovisiond::domain::id::WorkerId;
+use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
 use reprovisiond::domain::plan::Bounds;
 use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
-use reprovisiond::store::{Intent, NewRequest, Recorded, Store, StoreError};
+use reprovisiond::store::{Claim, Decision, Intent, NewRequest, Recorded, Store, StoreError};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{Db, HOUR, bounds, claim, device, ends, open, record, tenant};
+use super::{Backend, Db, HOUR, Other, Scratch, bounds, claim, device, ends, open, record, tenant};
 use crate::support::on_both;
 
 const PROCESSES: usize = 4;
@@ -242,4 +242,35 @@ on_both! {
         assert!(enqueued.iter().all(|e| e.inserted + e.already_there == 50));
         assert_eq!(db.sql("SELECT count(*), count(DISTINCT external_id) FROM request_status WHERE state = 'queued'").await, "50|50");
     }
+}
+
+/// What a worker sees whose connection broke at COMMIT, while the server has not decided it yet. (SQLite has one writer.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_claim_that_may_still_commit_is_released_only_once_it_is_decided() {
+    let db = Db::new(Scratch::new(Backend::Postgres).await).await;
+    db.ask(&[1]).await;
+    let (store, worker) = (open(&db.scratch).await.unwrap(), db.worker);
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let deciding = Arc::new(tokio::sync::Notify::new());
+    let decides = Arc::clone(&deciding);
+    let claiming = tokio::spawn(async move {
+        let decide = |snapshot: reprovisiond::domain::plan::Snapshot| {
+            decides.notify_one();
+            tokio::task::block_in_place(|| wait.lock().unwrap().recv().unwrap());
+            let intent = Intent { call_id: CallId::fresh(), entries: snapshot.entries, digest: "digest".to_owned() };
+            Decision { intents: vec![intent], ..Decision::default() }
+        };
+        store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch: 10 }, &decide).await
+    });
+    let mut other = Other::connect(&db.scratch).await;
+    let mine = "FROM pg_stat_activity WHERE datname = current_database()";
+    deciding.notified().await;
+    let store = open(&db.scratch).await.unwrap();
+    let releasing = tokio::spawn(async move { store.release_unsent(worker, &[]).await });
+    other.until(&format!("EXISTS (SELECT {mine} AND wait_event_type = 'Lock')")).await;
+    go.send(()).unwrap();
+    claiming.await.unwrap().unwrap();
+    assert_eq!(releasing.await.unwrap().unwrap(), 1);
+    assert_eq!(db.queue().await, ["1|queued|0||not_sent"]);
 }

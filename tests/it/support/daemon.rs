@@ -55,12 +55,17 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Migrates the database and starts the daemon, with `settings` as TOML beside database and tenant.
     pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
-        let mut daemon = Self::migrated(&scratch.url, simulator, settings).await;
+        Self::start_on(&scratch.url, simulator, settings).await
+    }
+
+    /// The same, by another way to the database than its own.
+    pub(crate) async fn start_on(url: &str, simulator: &Simulator, settings: &str) -> Self {
+        let mut daemon = Self::migrated(url, simulator, settings).await;
         daemon.run(simulator).await;
         daemon
     }
 
-    /// Migrates the database; the daemon itself does not run yet.
+    /// Migrates the database and does not start the daemon yet.
     pub(crate) async fn migrated(url: &str, simulator: &Simulator, settings: &str) -> Self {
         let config = tempfile::tempdir().unwrap();
         let toml = format!(
@@ -78,7 +83,7 @@ impl Daemon {
         daemon
     }
 
-    /// Starts the process again, on the same configuration.
+    /// Starts the process again, on the same configuration, and waits until it works.
     pub(crate) async fn run(&mut self, simulator: &Simulator) {
         self.launch(simulator, "");
         let ended = self.started().await;
@@ -87,19 +92,30 @@ impl Daemon {
 
     /// Starts another process beside this one, on the same configuration and so on the same database.
     pub(crate) async fn beside(&self, simulator: &Simulator) -> Self {
-        let mut other = self.launch_beside(simulator, "");
+        let mut other = self.process(simulator, "", &[]);
         assert_eq!(other.started().await, None, "a second daemon does not start\n{}", other.log().join("\n"));
         other
     }
 
-    /// Starts the process and waits for nothing. `failpoints` is what `FAILPOINTS` takes (`src/failpoint.rs`).
-    pub(crate) fn launch(&mut self, simulator: &Simulator, failpoints: &str) {
-        *self = self.launch_beside(simulator, failpoints);
+    /// Changes its configuration for the next start.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.config.path().join("reprovisiond.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(&text)).unwrap();
     }
 
-    /// Both.
-    pub(crate) fn launch_beside(&self, simulator: &Simulator, failpoints: &str) -> Self {
-        let mut command = command(&self.config, &["run"]);
+    /// Starts the process again and waits for nothing. `failpoints` is what `FAILPOINTS` takes (`src/failpoint.rs`).
+    pub(crate) fn launch(&mut self, simulator: &Simulator, failpoints: &str) {
+        *self = self.process(simulator, failpoints, &[]);
+    }
+
+    /// Starts the process again, by the command `under`, which becomes it.
+    pub(crate) fn spawn(&mut self, simulator: &Simulator, under: &[&str]) {
+        *self = self.process(simulator, "", under);
+    }
+
+    fn process(&self, simulator: &Simulator, failpoints: &str, under: &[&str]) -> Self {
+        let mut command = command_under(under, &self.config, &["run"]);
         command.env("FAILPOINTS", failpoints);
         if let Some(ca) = simulator.ca_file() {
             command.env("SSL_CERT_FILE", ca);
@@ -132,6 +148,16 @@ impl Daemon {
             }
         });
         waited.await.unwrap_or_else(|_| panic!("the daemon does not start\n{}", self.log().join("\n")))
+    }
+
+    /// Until a line of its log contains `text`.
+    pub(crate) async fn until_logged(&self, text: &str) {
+        self.until(text, async || self.logged(text) > 0).await;
+    }
+
+    /// How many lines of its log contain `text`.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(text)).count()
     }
 
     /// What it has logged so far.
@@ -219,9 +245,14 @@ fn spawn(config: &TempDir, args: &[&str]) -> Child {
 }
 
 fn command(config: &TempDir, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+    command_under(&[], config, args)
+}
+
+fn command_under(under: &[&str], config: &TempDir, args: &[&str]) -> Command {
+    let words = [under, &[env!("CARGO_BIN_EXE_reprovisiond")], args].concat();
+    let mut command = Command::new(words[0]);
     command
-        .args(args)
+        .args(&words[1..])
         .arg("--config")
         .arg(config.path().join("reprovisiond.toml"))
         .stdin(Stdio::null())

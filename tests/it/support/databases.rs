@@ -64,6 +64,14 @@ impl Scratch {
         Self { url: url.into(), place: Place::Postgres { server, database } }
     }
 
+    /// The file, on SQLite.
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.place {
+            Place::Sqlite { dir } => sqlite_file(dir),
+            Place::Postgres { .. } => panic!("a database in a server is no file"),
+        }
+    }
+
     /// The database this is on.
     pub(crate) fn backend(&self) -> Backend {
         match self.place {
@@ -76,6 +84,12 @@ impl Scratch {
     /// printed: a line a row, columns parted by `|`, no header, no last line break. `Err` is what it complained of.
     pub(crate) async fn sqlite3_or_psql(&self, sql: &str) -> Result<String, String> {
         let (mut client, sql) = (self.client(), sql.to_owned());
+        tokio::task::spawn_blocking(move || answer(&mut client, &sql)).await.unwrap()
+    }
+
+    /// The same by another way to this database, on Postgres.
+    pub(crate) async fn psql_by(&self, url: &str, sql: &str) -> Result<String, String> {
+        let (mut client, sql) = (psql_client(url), sql.to_owned());
         tokio::task::spawn_blocking(move || answer(&mut client, &sql)).await.unwrap()
     }
 
