@@ -7,7 +7,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use reprovisiond::simulator::{Fault, FaultScript, Options, RandomFaults, Simulator};
+use reprovisiond::simulator::{Fault, FaultScript, Options, Simulator};
 use rustix::process::Signal;
 
 use crate::support::{Backend, Daemon, OwnServer, SETTLES, Scratch, calm, judge};
@@ -58,8 +58,7 @@ async fn kill(scratch: &Scratch, server: Option<&OwnServer>, kills: usize, seed:
     println!("{run}");
 
     let mut random = fastrand::Rng::with_seed(seed);
-    let faults = FaultScript { script: Vec::new(), random: Some(RandomFaults { seed, rate: 0.15 }) };
-    let simulator = Simulator::start(Options { devices: 2 + PORTION * kills, faults, ..calm() }).unwrap();
+    let simulator = Simulator::start(Options { devices: 2 + PORTION * kills, ..calm() }).unwrap();
     // Graph has answered a request that it has received well before this, however busy the machine is.
     let settles = SETTLES.replace("settle_after = \"1s\"", "settle_after = \"2s\"").replace("\"30s\"", "\"10m\"");
     let settings = format!("[batch]\nmax_devices = 3\n[limits]\nopen_doubts = 100\n{settles}");
@@ -67,26 +66,26 @@ async fn kill(scratch: &Scratch, server: Option<&OwnServer>, kills: usize, seed:
 
     let (mut asked, mut killed, mut servers_killed) = (0, 0, 0);
     for life in 1..=kills {
-        if let Some(fault) = trouble(&mut random) {
+        for fault in trouble(&mut random, life * 2 < kills) {
             simulator.add_fault(fault).unwrap();
         }
+        let mut server = server.filter(|_| life % SERVER_TOO == 0);
         daemon.launch(&simulator, "");
-        // Some die while they start.
-        if random.u32(..8) > 0 {
+        // Some die while they start; but who finds no database at its start ends by itself.
+        if random.u32(..8) > 0 || server.is_some() {
             assert_eq!(daemon.started().await, None, "{run}: life {life} does not start\n{}", daemon.log().join("\n"));
         }
         let portion = random.usize(1..=PORTION);
         tokio::join!(scratch.request_after(&simulator, asked, portion), a_moment(&mut random));
         asked += portion;
-        let server = server.filter(|_| life % SERVER_TOO == 0);
-        if let Some(server) = server {
-            server.kill9();
+        if let Some(killed) = server {
+            killed.kill9();
             servers_killed += 1;
-            // Half of the daemons see the server come back.
-            if random.bool() {
-                server.start().await;
-                a_moment(&mut random).await;
-            }
+        }
+        // Half of the daemons see it come back.
+        if let Some(server) = server.take_if(|_| random.bool()) {
+            server.start().await;
+            a_moment(&mut random).await;
         }
         let alive = daemon.child.try_wait().unwrap();
         assert_eq!(alive, None, "{run}: life {life} ended before it was killed\n{}", daemon.log().join("\n"));
@@ -104,7 +103,7 @@ async fn kill(scratch: &Scratch, server: Option<&OwnServer>, kills: usize, seed:
     assert_eq!(daemon.stop().await.code(), Some(0), "{run}\n{}", daemon.log().join("\n"));
     judge(scratch, &simulator, &run).await;
     assert_eq!(simulator.ledger().len(), asked, "{run}: every device was wiped once");
-    // The experiment is one only if the kills have hit calls under way.
+    // The experiment is one only if the kills have hit calls under way; of a few kills none may.
     let calls = "SELECT count(*), count(CASE WHEN state = 'unknown' THEN 1 END) FROM graph_calls";
     let calls = scratch.rows(calls).await;
     let abandoned: usize =
@@ -112,7 +111,7 @@ async fn kill(scratch: &Scratch, server: Option<&OwnServer>, kills: usize, seed:
     println!(
         "{run}: {killed} kills, {servers_killed} of the server; {asked} requests, calls|in doubt {calls}, abandoned {abandoned}"
     );
-    assert!(abandoned * 20 >= kills, "{run}: only {abandoned} of {kills} kills met a call under way");
+    assert!(abandoned * 20 >= kills || kills < 50, "{run}: only {abandoned} of {kills} kills met a call under way");
 }
 
 fn variable(name: &str) -> Option<u64> {
@@ -125,22 +124,33 @@ async fn a_moment(random: &mut fastrand::Rng) {
     tokio::time::sleep(Duration::from_micros(random.u64(..=250_000))).await;
 }
 
-/// What [`RandomFaults`] does not have, and more of what matters most: answers lost and late.
-fn trouble(random: &mut fastrand::Rng) -> Option<Fault> {
-    const SPECS: [&str; 12] = [
-        "hang-after",
-        "hang",
+/// What the next calls meet: answers lost and late, throttling, 5xx with the work done and not, bodies that say too little.
+/// `reads_too`: read-backs fail as well, which are then tried again after as long as the doubt is old.
+fn trouble(random: &mut fastrand::Rng, reads_too: bool) -> Vec<Fault> {
+    const CALLS: [&str; 20] = [
         "reset-after",
-        "reset-before",
+        "reset-after",
+        "hang-after",
         "latency:100ms",
         "latency:300ms",
+        "latency:600ms",
+        "reset-before",
+        "hang",
         "done-500",
+        "done-502-bare",
         "done-504-html",
+        "500",
+        "503-bare",
+        "429:1",
+        "503:1",
+        "truncated",
+        "empty",
         "in-no-bucket",
         "in-two-buckets",
-        "429:1",
-        "empty",
+        "token/503",
     ];
-    let spec = random.choice(SPECS).filter(|_| random.bool())?;
-    Some(spec.parse::<FaultScript>().unwrap().script.remove(0))
+    const READS: [&str; 4] = ["read-back/500", "read-back/429:1", "read-back/reset-before", "read-back/truncated"];
+    let mut specs: Vec<&str> = (0..2).filter_map(|_| random.choice(CALLS).filter(|_| random.bool())).collect();
+    specs.extend(random.choice(READS).filter(|_| reads_too && random.u8(..4) == 0));
+    specs.iter().flat_map(|spec| spec.parse::<FaultScript>().unwrap().script).collect()
 }
