@@ -8,6 +8,7 @@
 //! | boundary | what has just been done, or is about to be |
 //! |---|---|
 //! | `before-intent`, `after-intent` | commit 1 |
+//! | `before-check` | the connection stands; the last question whether the call may leave |
 //! | `before-write`, `after-write` | the request's body goes to the connection |
 //! | `after-answer` | Graph's answer is known to this process only |
 //! | `before-record`, `after-record` | commit 2 |
@@ -26,6 +27,9 @@ pub fn reach(boundary: &'static str) {
         Some("stop") => {
             // What cannot be sent to oneself cannot stop anything: the test that asked for it will say so.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            // The kernel may hand it to another thread first: this one must go no further until it has been stopped.
+            #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
+            std::thread::sleep(std::time::Duration::from_millis(100));
         }
         _ => std::process::abort(),
     });

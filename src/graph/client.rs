@@ -71,15 +71,13 @@ impl GraphClient {
             Ok(response) => return answered(response, token).await,
             Err(error) => error,
         };
-        match verdict.get() {
-            // Without its body a request cannot be carried out, whatever was written of its head.
-            None => not_sent(http::explain(&error)),
-            Some(Err(reason)) => not_sent(reason.clone()),
-            Some(Ok(())) => {
-                let reason = format!("no answer: {}", http::explain(&error));
-                (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
-            }
+        // Whoever says first whether it may leave is heard: the connection, a task of its own that can outlive the request, finds
+        // this and sends nothing. Without its body a request cannot be carried out, whatever was written of its head.
+        if let Err(reason) = verdict.get_or_init(|| Err(http::explain(&error))) {
+            return not_sent(reason.clone());
         }
+        let reason = format!("no answer: {}", http::explain(&error));
+        (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
     }
 }
 
@@ -156,18 +154,17 @@ impl Graph for GraphClient {
     }
 }
 
-/// What the fence said, once it has been asked.
+/// What the fence said, or that the request was over before it was asked: the first of the two, for good.
 type Verdict = Arc<OnceLock<Result<(), String>>>;
 
 /// A body that asks `fence` when the connection takes it: name, connection and TLS lie behind then, and nothing else lies
 /// between the answer and the bytes.
 fn fenced(body: Vec<u8>, fence: Fence, verdict: Verdict) -> reqwest::Body {
     reqwest::Body::wrap_stream(futures_util::stream::once(async move {
+        failpoint::reach("before-check");
         let said = fence();
         let open = said.is_ok();
-        // It is asked once, and this is its one answer.
-        let _ = verdict.set(said);
-        if !open {
+        if verdict.set(said).is_err() || !open {
             return Err(std::io::Error::other("the call is dropped before it is sent"));
         }
         failpoint::reach("before-write");

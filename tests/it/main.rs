@@ -11,6 +11,7 @@ compile_error!("these tests end the daemon at its failpoints: run them with test
 
 mod cli;
 mod daemon;
+mod fault_matrix;
 mod layers;
 mod scratch;
 mod simulation;

@@ -3,23 +3,7 @@
 use reprovisiond::simulator::{FaultScript, Simulator};
 use rustix::process::Signal;
 
-use crate::support::{Daemon, calm, on_both};
-
-/// Doubts are settled soon.
-const SETTLES: &str = r#"
-[retry]
-first_delay = "20ms"
-longest_delay = "200ms"
-[graph]
-call_timeout = "500ms"
-[worker]
-send_within = "400ms"
-[reconcile]
-first_after = "100ms"
-settle_after = "1s"
-give_up_after = "30s"
-clock_margin = "5s"
-"#;
+use crate::support::{Daemon, SETTLES, calm, on_both};
 
 fn script(spec: &str) -> FaultScript {
     spec.parse().unwrap()

@@ -1,10 +1,13 @@
 //! The daemon from outside: a real process, judged by the simulator's ledger, the database and its output.
 
 mod answers;
+mod boundaries;
 mod crashes;
 mod file_trouble;
+mod kills;
 mod orders;
 mod outages;
 mod pooler;
 mod queue;
 mod tenants;
+mod workers;

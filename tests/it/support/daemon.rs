@@ -27,11 +27,29 @@ first_delay = "20ms"
 longest_delay = "200ms"
 "#;
 
+/// Settings with which doubts are settled soon, and attempts do not run out. They end in `[worker]`, so that more of its
+/// keys can follow.
+pub(crate) const SETTLES: &str = r#"
+[retry]
+first_delay = "20ms"
+longest_delay = "200ms"
+max_attempts = 20
+[graph]
+call_timeout = "500ms"
+[reconcile]
+first_after = "100ms"
+settle_after = "1s"
+give_up_after = "30s"
+clock_margin = "5s"
+[worker]
+send_within = "400ms"
+"#;
+
 /// A daemon, its configuration and its simulator.
 pub(crate) struct Daemon {
     pub(crate) child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    config: TempDir,
+    config: Arc<TempDir>,
 }
 
 impl Daemon {
@@ -59,7 +77,7 @@ impl Daemon {
             simulator.client_secret_file().display()
         );
         std::fs::write(config.path().join("reprovisiond.toml"), toml).unwrap();
-        let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config };
+        let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config: Arc::new(config) };
         let migrated = daemon.child.wait().await.unwrap();
         assert!(migrated.success(), "{}", read(&mut daemon.child).await);
         daemon
@@ -67,8 +85,16 @@ impl Daemon {
 
     /// Starts the process again, on the same configuration, and waits until it works.
     pub(crate) async fn run(&mut self, simulator: &Simulator) {
-        self.spawn(simulator, &[]);
-        self.until_logged("\"started\"").await;
+        self.launch(simulator, "");
+        let ended = self.started().await;
+        assert_eq!(ended, None, "the daemon does not start\n{}", self.log().join("\n"));
+    }
+
+    /// Starts another process beside this one, on the same configuration and so on the same database.
+    pub(crate) async fn beside(&self, simulator: &Simulator) -> Self {
+        let mut other = self.process(simulator, "", &[]);
+        assert_eq!(other.started().await, None, "a second daemon does not start\n{}", other.log().join("\n"));
+        other
     }
 
     /// Changes its configuration for the next start.
@@ -78,22 +104,50 @@ impl Daemon {
         std::fs::write(path, change(&text)).unwrap();
     }
 
+    /// Starts the process again and waits for nothing. `failpoints` is what `FAILPOINTS` takes (`src/failpoint.rs`).
+    pub(crate) fn launch(&mut self, simulator: &Simulator, failpoints: &str) {
+        *self = self.process(simulator, failpoints, &[]);
+    }
+
     /// Starts the process again, by the command `under`, which becomes it.
     pub(crate) fn spawn(&mut self, simulator: &Simulator, under: &[&str]) {
+        *self = self.process(simulator, "", under);
+    }
+
+    fn process(&self, simulator: &Simulator, failpoints: &str, under: &[&str]) -> Self {
         let mut command = command_under(under, &self.config, &["run"]);
+        command.env("FAILPOINTS", failpoints);
         if let Some(ca) = simulator.ca_file() {
             command.env("SSL_CERT_FILE", ca);
         }
-        self.child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(self.child.stderr.take().unwrap()).lines();
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
-        self.lines = Arc::clone(&lines);
         let gathered = Arc::clone(&lines);
         tokio::spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
                 gathered.lock().unwrap().push(line);
             }
         });
+        Self { child, lines, config: Arc::clone(&self.config) }
+    }
+
+    /// Until it has started, or has ended before.
+    pub(crate) async fn started(&mut self) -> Option<ExitStatus> {
+        let (child, lines) = (&mut self.child, Arc::clone(&self.lines));
+        let mut tick = tokio::time::interval(Duration::from_millis(5));
+        let waited = tokio::time::timeout(PATIENCE, async {
+            loop {
+                if lines.lock().unwrap().iter().any(|line| line.contains("\"started\"")) {
+                    return None;
+                }
+                if let Some(status) = child.try_wait().unwrap() {
+                    return Some(status);
+                }
+                tick.tick().await;
+            }
+        });
+        waited.await.unwrap_or_else(|_| panic!("the daemon does not start\n{}", self.log().join("\n")))
     }
 
     /// Until a line of its log contains `text`.
@@ -141,6 +195,13 @@ impl Daemon {
         rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
+    /// Whether SIGSTOP has stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
+        // The command's name, in parentheses, may hold anything: the state stands behind it.
+        stat.rsplit_once(") ").is_some_and(|(_, fields)| fields.starts_with('T'))
+    }
+
     /// SIGTERM, and the way it ended.
     pub(crate) async fn stop(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
@@ -170,10 +231,15 @@ impl Scratch {
     /// Asks for `n` of the simulator's devices, one row each, in one statement. The reference page's two, one of which
     /// Graph refuses, are left out.
     pub(crate) async fn request(&self, simulator: &Simulator, n: usize) {
+        self.request_after(simulator, 0, n).await;
+    }
+
+    /// The same for the next `n` after the first `others`.
+    pub(crate) async fn request_after(&self, simulator: &Simulator, others: usize, n: usize) {
         let rows: Vec<String> = simulator
             .devices()
             .iter()
-            .skip(2)
+            .skip(2 + others)
             .take(n)
             .map(|device| format!("('{}')", device.managed_device_id))
             .collect();
