@@ -6,6 +6,9 @@ use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+/// What sqlx's pool says while a database is away, connection by connection, the store says once.
+const DEFAULT: &str = "info,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error";
+
 /// Starts logging. `REPROVISIOND_LOG` takes a level (`warn`) or targets (`reprovisiond=debug`); `info` is the default.
 /// What it cannot make sense of is an error for the caller to show.
 pub fn init() -> Result<(), String> {
@@ -13,7 +16,7 @@ pub fn init() -> Result<(), String> {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|error| {
             format!("REPROVISIOND_LOG: {error}: write a level such as `info` or `reprovisiond=debug`")
         })?,
-        _ => EnvFilter::new("info,sqlx=warn"),
+        _ => EnvFilter::new(DEFAULT),
     };
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -33,7 +36,7 @@ pub fn init() -> Result<(), String> {
 pub fn init_on(bar: &ProgressBar) {
     let bar = bar.clone();
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("info,sqlx=warn"))
+        .with_env_filter(EnvFilter::new(DEFAULT))
         .with_writer(move || AboveBar { bar: bar.clone(), line: Vec::new() })
         .with_ansi(colours())
         .with_target(false)

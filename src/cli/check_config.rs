@@ -102,6 +102,7 @@ mod tests {
         insta::assert_snapshot!(report, @"
         ok
         database.url                 = postgres://u:***@h/d                  # --database
+        database.patience            = 30s                                   # default
         worker.poll_interval         = 30s                                   # default
         worker.max_calls_in_flight   = 4                                     # default
         worker.drain_timeout         = 60s                                   # default
@@ -153,7 +154,7 @@ mod tests {
     #[test]
     fn the_list_of_keys_holds_meaning_values_default_and_variable() {
         let reference = config::reference();
-        insta::assert_snapshot!(reference.split("\n\n").nth(2).unwrap_or_default(), @"
+        insta::assert_snapshot!(reference.split("\n\n").nth(3).unwrap_or_default(), @"
         worker.max_calls_in_flight
           Calls to Graph under way at once in this process.
           takes:    a whole number from 1 to 64

@@ -1,6 +1,7 @@
 //! Opening the database for a command.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Exit, Failure, Global};
 use crate::config::{self, DatabaseUrl, Sources};
@@ -28,7 +29,12 @@ pub(super) async fn open(global: &Global) -> Result<Arc<dyn Store>, Failure> {
 
 /// `url`, with this program's schema in it.
 pub(super) async fn open_url(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn Store>, Failure> {
-    let store = store::open(url, create).await.map_err(|error| at(url, error))?;
+    open_with(url, create, store::PATIENCE).await
+}
+
+/// `url`, with this program's schema in it, and `database.patience`.
+pub(super) async fn open_with(url: &DatabaseUrl, create: bool, patience: Duration) -> Result<Arc<dyn Store>, Failure> {
+    let store = store::open(url, create, patience).await.map_err(|error| at(url, error))?;
     if !create {
         store.check_schema().await.map_err(|error| at(url, error))?;
     }

@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod cancel;
 mod check_config;
 mod database;
 mod demo;
@@ -7,12 +8,17 @@ mod enqueue;
 mod failure;
 mod migrate;
 mod object;
+mod order;
+mod pause;
 mod render;
+mod resolve;
 mod results;
+mod resume;
 mod run;
 mod simulate;
 mod span;
 mod status;
+mod text;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -38,7 +44,8 @@ use crate::config::Sources;
   reprovisiond check-config --config reprovisiond.toml  what is configured, and what is wrong with it
   reprovisiond run --config reprovisiond.toml           the daemon
   reprovisiond status --watch                           what is pending
-  reprovisiond results --output csv > results.csv       what came of it",
+  reprovisiond results --output csv > results.csv       what came of it
+  reprovisiond pause --all --by alice --reason 'outage' nothing more is sent",
     after_help = "Exit codes: 0 ok · 1 failure · 2 wrong command line or input · 69 database or Graph not available · 77 not authorised · 78 wrong configuration or schema
 Environment: REPROVISIOND_CONFIG, REPROVISIOND_LOG, NO_COLOR, and REPROVISIOND_SECTION_KEY for every key of the configuration."
 )]
@@ -85,6 +92,10 @@ enum Command {
     Enqueue(Box<enqueue::EnqueueArgs>),
     Status(status::StatusArgs),
     Results(results::ResultsArgs),
+    Pause(pause::PauseArgs),
+    Resume(resume::ResumeArgs),
+    Cancel(cancel::CancelArgs),
+    Resolve(resolve::ResolveArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
 }
@@ -120,6 +131,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Enqueue(args) => enqueue::run(&cli.global, args).await,
         Command::Status(args) => status::run(&cli.global, args).await,
         Command::Results(args) => results::run(&cli.global, args).await,
+        Command::Pause(args) => pause::run(&cli.global, args).await,
+        Command::Resume(args) => resume::run(&cli.global, args).await,
+        Command::Cancel(args) => cancel::run(&cli.global, args).await,
+        Command::Resolve(args) => resolve::run(&cli.global, args).await,
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }

@@ -36,6 +36,7 @@ const COLUMNS: &[&str] = &[
     "sent_at",
     "http_status",
     "graph_request_id",
+    "evidence",
 ];
 
 /// Show what came of the requests
@@ -48,7 +49,8 @@ const COLUMNS: &[&str] = &[
   reprovisiond results --tenant contoso --since 2026-01-01T00:00:00Z --output ndjson
 
 The oldest comes first. A result is the final one of its request; --all-attempts also shows the
-attempts before it. For a question to Microsoft's support, call_id is what was sent as
+attempts before it, what was read back of a doubt, and an answer that came too late. What a settlement
+stands on is in the column evidence, as JSON; a table has it with --request. For a question to Microsoft's support, call_id is what was sent as
 client-request-id and graph_request_id is Graph's own.
 
 JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has
@@ -163,7 +165,7 @@ impl Pages<'_> {
 async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<(), Stop> {
     let before = store.results_before(filter, newest).await?;
     let mut pages = Pages { store, filter, after: before.unwrap_or(0), left: Some(newest) };
-    let mut table = Columns::new(&[
+    let headings = [
         "recorded_at",
         "request_id",
         "tenant",
@@ -176,15 +178,28 @@ async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<
         "requested_by",
         "detail",
         "reason",
-    ]);
-    table.numbers([1, 4, 7]);
-    let mut rows = 0;
+        "evidence",
+    ];
+    // JSON makes a table hard to read: it is there where the question is about one request, and it has some.
+    let shown = headings.len() - 1;
+    let mut table = Columns::new(&headings[..shown]);
+    let mut with_evidence = Columns::new(&headings);
+    let (mut rows, mut evidence) = (0, false);
     while let Some(page) = pages.next().await? {
         rows += page.len();
         for row in page {
-            table.row(cells(row));
+            evidence |= row.evidence.is_some();
+            let cells = cells(row);
+            table.row(cells[..shown].iter().cloned());
+            if filter.request.is_some() {
+                with_evidence.row(cells);
+            }
         }
     }
+    if evidence && filter.request.is_some() {
+        table = with_evidence;
+    }
+    table.numbers([1, 4, 7]);
     let mut out = render::stdout();
     let text = match (rows, before) {
         (0, _) => "No results.\n".to_owned(),
@@ -199,7 +214,7 @@ async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<
     Ok(render::write(&mut out, &text)?)
 }
 
-fn cells(row: ResultRow) -> [String; 12] {
+fn cells(row: ResultRow) -> [String; 13] {
     let text = Option::unwrap_or_default;
     [
         row.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -214,5 +229,6 @@ fn cells(row: ResultRow) -> [String; 12] {
         text(row.requested_by),
         text(row.detail),
         text(row.reason),
+        text(row.evidence),
     ]
 }

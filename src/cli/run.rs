@@ -34,29 +34,38 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let config = loaded.config;
     let stop = on_signals()?;
     let worker = WorkerId::fresh();
-    let store = database::open_url(&config.database.url, false).await?;
+    let url = &config.database.url;
+    let store = database::open_with(url, false, config.database.patience).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
-    store.register_tenants(&tenants).await?;
+    store.register_tenants(&tenants).await.map_err(|error| database::at(url, error))?;
     let engine =
         Engine::new(Arc::clone(&store), graphs(&config)?, Settings::from(&config), worker, Surroundings::default());
-    engine.start().await?;
+    engine.start().await.map_err(|error| match error {
+        EngineError::Store(error) => database::at(url, error),
+        EngineError::Task(_) => error.into(),
+    })?;
     info!(
         worker.id = %worker,
         version = env!("CARGO_PKG_VERSION"),
-        database = config.database.url.to_string(),
+        database = url.to_string(),
         tenants = tenants.len(),
         action = config.graph.action.as_str(),
         "started"
     );
     let stopped = engine.run(stop).await?;
     store.close().await;
-    if stopped.calls_left > 0 {
-        warn!(
-            calls = stopped.calls_left,
+    match (stopped.calls_left, stopped.untold) {
+        (0, None) => info!("stopped"),
+        (calls, None) => warn!(
+            calls,
             "stopped at the drain deadline: calls without an answer are unknown now, and are not sent again without evidence"
-        );
-    } else {
-        info!("stopped");
+        ),
+        (calls, Some(error)) => warn!(
+            calls,
+            worker.id = %worker,
+            error,
+            "stopped without the database: calls without a recorded answer become unknown at the next start, or when this worker's lease lapses"
+        ),
     }
     Ok(())
 }

@@ -175,7 +175,7 @@ impl Default for Config {
 fn blank() -> Config {
     const NONE: Duration = Duration::ZERO;
     Config {
-        database: Database { url: DatabaseUrl::unset() },
+        database: Database { url: DatabaseUrl::unset(), patience: NONE },
         worker: Worker {
             poll_interval: NONE,
             max_calls_in_flight: 0,

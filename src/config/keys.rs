@@ -73,6 +73,12 @@ pub(super) const KEYS: &[Key] = &[
         "Where the queue is: sqlite:PATH or postgres://USER@HOST/DATABASE",
     ),
     key(
+        "database.patience",
+        "30s",
+        time(S, MIN.saturating_mul(10), |c| &mut c.database.patience),
+        "How long the database may take for one step before its connection is given up and the step tried again",
+    ),
+    key(
         "worker.poll_interval",
         "30s",
         time(MS.saturating_mul(100), HOUR, |c| &mut c.worker.poll_interval),

@@ -68,6 +68,8 @@ pub struct Config {
 pub struct Database {
     /// `sqlite:PATH` or `postgres://…`.
     pub url: DatabaseUrl,
+    /// How long the database may take for one step before the connection is given up.
+    pub patience: Duration,
 }
 
 /// `[worker]`

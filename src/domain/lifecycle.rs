@@ -8,11 +8,7 @@
 //!   └── a person decides ─────────────── held ◀──┘ nothing could be read in time
 //! ```
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
-
-use serde::{Serialize, Serializer};
 
 use super::id::{CallId, RequestId};
 
@@ -21,6 +17,7 @@ use super::id::{CallId, RequestId};
 #[error("`{0}` is not a known value here")]
 pub struct UnknownWord(pub String);
 
+/// An enum whose values are words in the database and in every output.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
@@ -37,24 +34,26 @@ macro_rules! words {
             }
         }
 
-        impl FromStr for $name {
-            type Err = UnknownWord;
-            fn from_str(word: &str) -> Result<Self, UnknownWord> {
-                match word { $($word => Ok(Self::$variant),)* other => Err(UnknownWord(other.to_owned())) }
+        impl std::str::FromStr for $name {
+            type Err = crate::domain::lifecycle::UnknownWord;
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word { $($word => Ok(Self::$variant),)* other => Err(crate::domain::lifecycle::UnknownWord(other.to_owned())) }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.pad(self.as_str()) }
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.pad(self.as_str()) }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
             }
         }
     };
 }
+
+pub(super) use words;
 
 words! {
     /// `reprovision_queue.state`.

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod id;
 pub mod lifecycle;
+pub mod operator;
 pub mod plan;
 pub mod printable;
 pub mod rate;

@@ -94,11 +94,15 @@ pub enum Settlement {
         bucket: Bucket,
         /// The evidence in a sentence.
         detail: String,
+        /// The evidence itself, as JSON.
+        evidence: String,
     },
     /// It did not happen: queued for a new attempt.
     QueueAgain {
         /// The evidence in a sentence.
         detail: String,
+        /// The evidence itself, as JSON.
+        evidence: String,
     },
     /// Nothing is proven yet.
     AskAgain {
@@ -111,7 +115,55 @@ pub enum Settlement {
     Hold {
         /// What was seen, and not seen.
         detail: String,
+        /// The same as JSON.
+        evidence: String,
     },
+}
+
+/// Remote actions that are kept as evidence: a device has a handful.
+const KEPT_ACTIONS: usize = 50;
+
+/// Characters of a word of Graph's that are kept as evidence.
+const KEPT_CHARS: usize = 100;
+
+/// A read-back as it is kept beside the result that stands on it: JSON of bounded size, Reprovisions first, so that what
+/// decided is there whatever else the device has been through.
+pub fn evidence(read: &ReadBack) -> String {
+    let seen = match read {
+        ReadBack::Failed { reason, .. } => return not_read(reason),
+        ReadBack::Seen(seen) => seen,
+    };
+    let (first, then): (Vec<_>, Vec<_>) = seen.actions.iter().partition(|action| action.is_reprovision());
+    let actions: Vec<_> = first
+        .into_iter()
+        .chain(then)
+        .take(KEPT_ACTIONS)
+        .map(|action| {
+            serde_json::json!({
+                "name": printable(&action.name, KEPT_CHARS).to_string(),
+                "state": printable(&action.state, KEPT_CHARS).to_string(),
+                "started_at": action.started_at,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "read_at": seen.read_at,
+        "graph_request_id": seen.graph_request_id,
+        "actions_listed": seen.actions.len(),
+        "actions": actions,
+    })
+    .to_string()
+}
+
+/// The evidence of a doubt that nothing was read about.
+pub fn not_read(reason: &str) -> String {
+    serde_json::json!({ "failed": printable(reason, 1000).to_string() }).to_string()
+}
+
+impl RemoteAction {
+    fn is_reprovision(&self) -> bool {
+        self.name.eq_ignore_ascii_case("reprovision")
+    }
 }
 
 /// Settles one doubt.
@@ -123,40 +175,39 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
     if set_back(doubt, margin) {
         let detail =
             "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
-        return Settlement::Hold { detail: detail.to_owned() };
+        return Settlement::Hold { detail: detail.to_owned(), evidence: evidence(read) };
     }
     let actions = match read {
         ReadBack::Failed { reason, retry_after } => {
             let reason = format!("nothing could be read back: {reason}");
-            return wait_or_hold(doubt, policy, reason, retry_after.unwrap_or_default());
+            return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
         ReadBack::Seen(seen) if apart(doubt, seen, margin) => {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
-            return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+            return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
         ReadBack::Seen(seen) => &seen.actions,
     };
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
-    let reprovisions: Vec<&RemoteAction> =
-        actions.iter().filter(|action| action.name.eq_ignore_ascii_case("reprovision")).collect();
+    let reprovisions: Vec<&RemoteAction> = actions.iter().filter(|action| action.is_reprovision()).collect();
     let ours: Vec<&&RemoteAction> =
         reprovisions.iter().filter(|action| action.started_at.is_some_and(|at| at >= earliest)).collect();
 
     if ours.len() > doubt.explained as usize {
         return ours.iter().max_by_key(|action| action.started_at).map_or_else(
-            || wait_or_hold(doubt, policy, "read-back is empty".to_owned(), Duration::ZERO),
-            |action| happened(action),
+            || wait_or_hold(doubt, policy, read, "read-back is empty".to_owned(), Duration::ZERO),
+            |action| happened(action, read),
         );
     }
     if reprovisions.iter().any(|action| action.started_at.is_none()) {
         let seen = "read-back shows a Reprovision without a start time, which may be this one or an old one";
-        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+        return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
     // Another call of ours may account for it, or be too old to show here while this is the one in doubt: Graph's clock may
     // be behind by the margin, so that not even one that began before the call is another's for sure.
     if !ours.is_empty() {
         let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
-        return wait_or_hold(doubt, policy, seen.to_owned(), Duration::ZERO);
+        return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
     let age = age(doubt);
     if age < policy.settle_after {
@@ -168,27 +219,34 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
     }
     let detail = format!("read-back shows no Reprovision {} s after the call: it did not happen", age.as_secs());
     if doubt.attempts < policy.max_attempts {
-        Settlement::QueueAgain { detail }
+        Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {
         Settlement::Final {
             bucket: Bucket::Failed,
             detail: format!("{detail}, on attempt {} of {}", doubt.attempts, policy.max_attempts),
+            evidence: evidence(read),
         }
     }
 }
 
 /// A reprovision of ours is there. `successful` means accepted, here as in an answer; how far it got is in the detail.
-fn happened(action: &RemoteAction) -> Settlement {
+fn happened(action: &RemoteAction, read: &ReadBack) -> Settlement {
     let started = action.started_at.map_or_else(String::new, |at| format!(" started {}", at.to_rfc3339()));
     let detail = format!("read-back shows Reprovision {}{started} by Graph's clock", printable(&action.state, 40));
     let bucket =
         if action.state.eq_ignore_ascii_case("notSupported") { Bucket::NotSupported } else { Bucket::Successful };
-    Settlement::Final { bucket, detail }
+    Settlement::Final { bucket, detail, evidence: evidence(read) }
 }
 
-fn wait_or_hold(doubt: &Doubt, policy: &ReconcilePolicy, seen: String, at_least: Duration) -> Settlement {
+fn wait_or_hold(
+    doubt: &Doubt,
+    policy: &ReconcilePolicy,
+    read: &ReadBack,
+    seen: String,
+    at_least: Duration,
+) -> Settlement {
     if since(doubt.sent_at, doubt.now).max(doubt.watched) >= policy.give_up_after {
-        Settlement::Hold { detail: seen }
+        Settlement::Hold { detail: seen, evidence: evidence(read) }
     } else {
         Settlement::AskAgain { after: next_look(doubt, policy).max(at_least), detail: seen }
     }
@@ -298,6 +356,29 @@ mod tests {
         let Settlement::AskAgain { after, .. } = settle(&doubt(70), &failed, &POLICY) else { panic!() };
         assert_eq!(after, Duration::from_mins(5));
         assert!(matches!(settle(&doubt(7200), &failed, &POLICY), Settlement::Hold { .. }));
+    }
+
+    #[test]
+    fn every_settlement_carries_what_was_read_and_what_decided_is_kept_whatever_else_is_listed() {
+        let mut actions = vec![action("Restart\n", None); 200];
+        actions.push(action("Reprovision", Some(5)));
+        let read =
+            ReadBack::Seen(Seen { actions, read_at: Some(at(100)), graph_request_id: Some("graph-7".to_owned()) });
+        let Settlement::Final { evidence, .. } = settle(&doubt(120), &read, &POLICY) else { panic!() };
+        let kept: serde_json::Value = serde_json::from_str(&evidence).unwrap();
+        assert_eq!(kept["read_at"], "2027-01-15T08:01:40Z");
+        assert_eq!((&kept["graph_request_id"], &kept["actions_listed"]), (&"graph-7".into(), &201.into()));
+        assert_eq!(kept["actions"].as_array().unwrap().len(), KEPT_ACTIONS);
+        let first = serde_json::json!({"name": "Reprovision", "state": "active", "started_at": "2027-01-15T08:00:05Z"});
+        assert_eq!(kept["actions"][0], first);
+        assert_eq!(kept["actions"][1]["name"], "Restart\\n");
+
+        let failed = ReadBack::Failed { reason: "HTTP 403".to_owned(), retry_after: None };
+        let Settlement::Hold { evidence, .. } = settle(&doubt(7200), &failed, &POLICY) else { panic!() };
+        assert_eq!(evidence, r#"{"failed":"HTTP 403"}"#);
+        let nothing = ReadBack::Seen(Seen::default());
+        let Settlement::QueueAgain { evidence, .. } = settle(&doubt(960), &nothing, &POLICY) else { panic!() };
+        assert_eq!(evidence, r#"{"actions":[],"actions_listed":0,"graph_request_id":null,"read_at":null}"#);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Tenant, intervals, lease::Lease, millis};
 use crate::chance::Chance;
@@ -17,6 +17,9 @@ use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
 use crate::failpoint;
 use crate::graph::Fence;
 use crate::store::{Intent, Recorded, Store};
+
+/// An answer is in the process only until it is recorded: once the database is back it is not left there for long.
+const LONGEST_KEPT: Duration = Duration::from_secs(5);
 
 /// A call whose intent is committed.
 pub(super) struct Call {
@@ -103,7 +106,7 @@ impl Call {
                         call.id = %self.intent.call_id,
                         tenant = %self.tenant.name,
                         devices,
-                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, compare it with their results"
+                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, and with their results whether it agrees"
                     );
                     break;
                 }
@@ -116,20 +119,23 @@ impl Call {
                     error!(
                         call.id = %self.intent.call_id,
                         tenant = %self.tenant.name,
-                        "the call was completed or given up by another worker; its answer is in this log only"
+                        "the call was completed already by another worker; its answer is in this log only"
                     );
                     break;
                 }
                 Err(problem) => {
                     failures = failures.saturating_add(1);
-                    let delay = self.delay(failures);
-                    error!(
-                        call.id = %self.intent.call_id,
-                        tenant = %self.tenant.name,
-                        error = problem.to_string(),
-                        again_in_ms = millis(delay),
-                        "the answer of a call could not be recorded yet; it is kept and tried again"
-                    );
+                    let delay = self.delay(failures).min(LONGEST_KEPT);
+                    if failures == 1 {
+                        error!(
+                            call.id = %self.intent.call_id,
+                            tenant = %self.tenant.name,
+                            error = problem.to_string(),
+                            "the answer of a call could not be recorded yet; it is kept and tried again until it is"
+                        );
+                    } else {
+                        debug!(call.id = %self.intent.call_id, error = problem.to_string(), "the answer of a call still could not be recorded");
+                    }
                     tokio::time::sleep(delay).await;
                 }
             }

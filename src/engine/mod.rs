@@ -48,6 +48,8 @@ pub struct Settings {
     pub limits: Limits,
     /// `graph_calls.action`
     pub action: &'static str,
+    /// The database as it may be shown: what is wrong with it is of no use without which it is.
+    pub database: String,
 }
 
 impl From<&Config> for Settings {
@@ -59,6 +61,7 @@ impl From<&Config> for Settings {
             reconcile: config.reconcile.clone(),
             limits: config.limits.clone(),
             action: config.graph.action.as_str(),
+            database: config.database.url.to_string(),
         }
     }
 }
@@ -78,10 +81,12 @@ pub enum EngineError {
 }
 
 /// How a stop went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
     /// Calls that had no recorded answer when the deadline came; they are `unknown` now.
     pub calls_left: usize,
+    /// Why the database could not be told that this worker stops: others find out when its lease lapses.
+    pub untold: Option<String>,
 }
 
 /// What an engine has from its surroundings, and a test gives it.
@@ -99,6 +104,8 @@ impl Default for Surroundings {
         Self { clock: Arc::new(BootClock), chance: Arc::new(Random) }
     }
 }
+/// How long a stop tries to tell the database, beyond the drain deadline. What it cannot tell, the lease does later.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// The engine of one process.
 pub struct Engine {
@@ -166,13 +173,9 @@ impl Tasks {
 #[derive(Default)]
 struct DatabaseHealth {
     failures: u32,
-    /// When a claim last failed in a way that leaves open whether its COMMIT arrived.
-    unsure_since: Option<BootInstant>,
+    /// A claim failed in a way that leaves open whether its COMMIT arrived.
+    unsure: bool,
 }
-
-/// A COMMIT that was under way when its connection broke can arrive this much later, and not after: the server ends a
-/// transaction that says nothing for so long before.
-const LATE_COMMIT: Duration = Duration::from_mins(2);
 
 impl Engine {
     /// An engine for the tenants that `graphs` can reach.
@@ -262,11 +265,16 @@ impl Engine {
         tasks.set.shutdown().await;
         background.shutdown().await;
         failpoint::reach("at-shutdown");
+        let untold = match tokio::time::timeout(FAREWELL, self.say_farewell(calls_left > 0)).await {
+            Ok(told) => told.err().map(|problem| problem.to_string()),
+            Err(_) => Some(format!("the database gave no answer within {FAREWELL:?}")),
+        };
+        Ok(Stopped { calls_left, untold })
+    }
+
+    async fn say_farewell(&self, calls_left: bool) -> Result<(), StoreError> {
         self.store.stop_worker(self.worker).await?;
-        if calls_left > 0 {
-            self.lease.abandon(&*self.store).await?;
-        }
-        Ok(Stopped { calls_left })
+        if calls_left { self.lease.abandon(&*self.store).await } else { Ok(()) }
     }
 
     fn names(&self) -> Vec<TenantName> {
@@ -278,14 +286,18 @@ impl Engine {
         match self.try_pass(tasks, health).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
-                    info!(attempts = health.failures, "the database is back");
+                    info!(database = self.settings.database, attempts = health.failures, "the database is back");
                 }
                 health.failures = 0;
                 look_again_in.min(self.settings.worker.poll_interval)
             }
             Err(problem) => {
                 if health.failures == 0 {
-                    error!(error = problem.to_string(), "the queue cannot be read; trying again until it can");
+                    error!(
+                        database = self.settings.database,
+                        error = problem.to_string(),
+                        "the queue cannot be read or claimed from; trying again until it can"
+                    );
                 } else {
                     debug!(error = problem.to_string(), "the queue still cannot be read");
                 }
@@ -296,12 +308,10 @@ impl Engine {
     }
 
     async fn try_pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Result<Duration, StoreError> {
-        if let Some(since) = health.unsure_since {
+        if health.unsure {
             let under_way: Vec<CallId> = tasks.calls.values().copied().collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
-            if self.surroundings.clock.now().since(since) > LATE_COMMIT {
-                health.unsure_since = None;
-            }
+            health.unsure = false;
             if released > 0 {
                 warn!(
                     calls = released,
@@ -376,9 +386,7 @@ impl Engine {
         };
         failpoint::reach("before-intent");
         let claimed = self.store.claim(&claim, &decide).await;
-        if claimed.is_err() {
-            health.unsure_since = Some(self.surroundings.clock.now());
-        }
+        health.unsure |= claimed.is_err();
         let claimed = claimed?;
         if !claimed.decision.expired.is_empty() {
             info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");

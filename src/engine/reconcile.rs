@@ -12,7 +12,7 @@ use super::Tenant;
 use crate::clock::{BootInstant, Clock};
 use crate::config::{Reconcile, UnknownPolicy};
 use crate::domain::id::{CallId, RequestId};
-use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, settle};
+use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, not_read, settle};
 use crate::failpoint;
 use crate::store::{Store, StoreError};
 
@@ -137,7 +137,8 @@ impl Reconciler {
                 settle(&doubt, &read, policy)
             }
             UnknownPolicy::Hold => {
-                Settlement::Hold { detail: "reconcile.unknown_policy is \"hold\": a person decides".to_owned() }
+                let detail = "reconcile.unknown_policy is \"hold\": a person decides".to_owned();
+                Settlement::Hold { evidence: not_read(&detail), detail }
             }
         };
         (doubt, settlement)
@@ -152,7 +153,7 @@ fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
     let held = count(|s| matches!(s, Settlement::Hold { .. }));
     let open = count(|s| matches!(s, Settlement::AskAgain { .. }));
     let seen = settled.iter().find_map(|(_, settlement)| match settlement {
-        Settlement::Hold { detail } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
+        Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
         _ => None,
     });
     if held > 0 {

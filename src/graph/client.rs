@@ -144,9 +144,10 @@ impl Graph for GraphClient {
         }
         let body = http::read_body(response).await;
         match wire::remote_actions(&body.bytes) {
-            Some(actions) if status.is_success() && body.cut.is_none() => {
+            Ok(actions) if status.is_success() && body.cut.is_none() => {
                 ReadBack::Seen(Seen { actions, read_at: date.map(Into::into), graph_request_id })
             }
+            Err(why) if status.is_success() => failed(format!("HTTP {}: {why}", status.as_u16()), retry_after),
             _ => {
                 let code = wire::error(&body.bytes).map(|error| format!(" {}", printable(&error.code, 100)));
                 failed(format!("HTTP {}{}", status.as_u16(), code.unwrap_or_default()), retry_after)

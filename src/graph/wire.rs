@@ -73,10 +73,11 @@ pub(super) fn error(body: &[u8]) -> Option<GraphError> {
     Some(GraphError { code: field("code")?, message: field("message").unwrap_or_default() })
 }
 
-/// The device's remote actions, if the body is a list of them. An entry that is odd keeps what can be read of it, for a
-/// Reprovision without a start time is still one.
-pub(super) fn remote_actions(body: &[u8]) -> Option<Vec<RemoteAction>> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+/// The device's remote actions, if the body is the whole list of them; if not, why. An entry that is odd keeps what can be
+/// read of it, for a Reprovision without a start time is still one.
+pub(super) fn remote_actions(body: &[u8]) -> Result<Vec<RemoteAction>, &'static str> {
+    const NO_LIST: &str = "the body is no list of remote actions";
+    let body: Value = serde_json::from_slice(body).map_err(|_| NO_LIST)?;
     let action = |entry: &Value| {
         let field = |name: &str| entry.get(name).and_then(Value::as_str);
         RemoteAction {
@@ -85,7 +86,12 @@ pub(super) fn remote_actions(body: &[u8]) -> Option<Vec<RemoteAction>> {
             started_at: field("startDateTime").and_then(|at| DateTime::parse_from_rfc3339(at).ok()).map(Into::into),
         }
     };
-    Some(body.get("value")?.as_array()?.iter().map(action).collect())
+    let list = body.get("value").and_then(Value::as_array).ok_or(NO_LIST)?;
+    // What does not stand on this page may stand on the next: this one proves nothing.
+    match body.get("@odata.nextLink") {
+        None | Some(Value::Null) => Ok(list.iter().map(action).collect()),
+        Some(_) => Err("the list of remote actions goes on on a further page"),
+    }
 }
 
 #[cfg(test)]
@@ -132,8 +138,10 @@ mod tests {
         assert_eq!((actions[1].name.as_str(), actions[1].started_at), ("Reprovision", None));
         assert_eq!(actions[2].name, "");
         for other in ["", "{}", r#"{"value":{}}"#, r#"{"error":{"code":"x"}}"#] {
-            assert_eq!(remote_actions(other.as_bytes()), None, "{other}");
+            assert!(remote_actions(other.as_bytes()).is_err(), "{other}");
         }
+        let paged = br#"{"value":[],"@odata.nextLink":"https://graph.microsoft.com/beta/more"}"#;
+        assert!(remote_actions(paged).unwrap_err().contains("further page"));
     }
 
     #[test]

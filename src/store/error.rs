@@ -44,10 +44,10 @@ impl From<sqlx::Error> for StoreError {
             }
             E::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                let message = db.message().to_owned();
+                let message = explained(&code, db.message());
                 if is_unavailable(&code) {
                     Self::Unavailable(message)
-                } else if code.len() == 5 && (code.starts_with("28") || code == "42501") {
+                } else if is_unauthorised(&code) {
                     Self::Unauthorised(message)
                 } else if is_refusal(&code) {
                     Self::Refused(message)
@@ -60,25 +60,63 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// SQLite: busy, locked, I/O error, cannot open, disk full, read-only. Postgres: class 08 (connection), 53 (resources),
-/// 57P (operator intervention), 40 (serialisation, deadlock), 25006 (read only), 55P03 (lock not available).
+/// SQLite's primary result code, which is a number where Postgres has five characters.
+fn sqlite(code: &str) -> Option<u32> {
+    if code.len() == 5 { None } else { code.parse::<u32>().ok().map(|extended| extended & 0xff) }
+}
+
+/// SQLite: busy, locked, I/O error, disk full, cannot open. Postgres: class 08 (connection), 53 (resources), 57P (operator
+/// intervention), 40 (serialisation, deadlock), 25006 (read only: a standby), 25P03 (idle in a transaction for too long),
+/// 55P03 (lock not available), 58030 (I/O error).
 fn is_unavailable(code: &str) -> bool {
-    if let Ok(sqlite) = code.parse::<u32>()
-        && code.len() != 5
-    {
-        return matches!(sqlite & 0xff, 5 | 6 | 8 | 10 | 13 | 14);
+    match sqlite(code) {
+        Some(primary) => matches!(primary, 5 | 6 | 10 | 13 | 14),
+        None => {
+            ["08", "53", "57P", "40"].iter().any(|class| code.starts_with(class))
+                || matches!(code, "25006" | "25P03" | "55P03" | "58030")
+        }
     }
-    ["08", "53", "57P", "40"].iter().any(|class| code.starts_with(class)) || matches!(code, "25006" | "55P03" | "58030")
+}
+
+/// SQLite: permission, read-only, not authorised. Postgres: class 28 (who are you), 42501 (insufficient privilege).
+fn is_unauthorised(code: &str) -> bool {
+    match sqlite(code) {
+        Some(primary) => matches!(primary, 3 | 8 | 23),
+        None => code.starts_with("28") || code == "42501",
+    }
 }
 
 /// SQLite: constraint, type mismatch. Postgres: class 22 (data), 23 (integrity).
 fn is_refusal(code: &str) -> bool {
-    if let Ok(sqlite) = code.parse::<u32>()
-        && code.len() != 5
-    {
-        return matches!(sqlite & 0xff, 19 | 20);
+    match sqlite(code) {
+        Some(primary) => matches!(primary, 19 | 20),
+        None => ["22", "23"].iter().any(|class| code.starts_with(class)),
     }
-    ["22", "23"].iter().any(|class| code.starts_with(class))
+}
+
+/// The database's own words, and what to do where they do not say it. Which database it is, the line says that repeats them.
+fn explained(code: &str, message: &str) -> String {
+    let what_to_do = match sqlite(code) {
+        Some(5 | 6) => "another process holds the file's write lock; `fuser` on the file shows which",
+        Some(8) => {
+            "the file, its directory and the -wal and -shm files beside it must be writable for this user, on a file system that is not mounted read-only"
+        }
+        Some(10) => {
+            "the disk, its quota or a limit on file sizes stops SQLite; `df`, `quota`, `ulimit -f` and the kernel's log say which"
+        }
+        Some(11 | 26) => "the file is damaged: stop everything that uses it, and restore a backup",
+        Some(13) => "free space where the file and its -wal file are",
+        Some(14) => {
+            "the file, or the -wal or -shm file beside it, cannot be opened: it and its directory must exist and be readable and writable for this user"
+        }
+        None if matches!(code, "26000" | "42P05") => {
+            "a connection pooler in transaction mode stands between; add statement-cache-capacity=0 to the parameters of the database's URL"
+        }
+        None if code == "25006" => "the server is a standby, or set to read only; the URL must name the primary",
+        None if code.starts_with("53") => "the server is short of something: connections, memory or disk",
+        _ => return message.to_owned(),
+    };
+    format!("{message} (code {code}): {what_to_do}")
 }
 
 impl From<MigrateError> for StoreError {
@@ -120,11 +158,20 @@ mod tests {
 
     #[test]
     fn error_codes_of_both_databases_are_sorted_by_what_to_do() {
-        for code in ["5", "261", "13", "14", "2570", "08006", "57P01", "53300", "40P01"] {
-            assert!(is_unavailable(code) && !is_refusal(code), "{code}");
+        for code in ["5", "261", "13", "14", "778", "2570", "08006", "57P01", "53300", "40P01", "25P03"] {
+            assert!(is_unavailable(code) && !is_refusal(code) && !is_unauthorised(code), "{code}");
+        }
+        for code in ["8", "776", "1032", "28P01", "28000", "42501"] {
+            assert!(is_unauthorised(code) && !is_refusal(code) && !is_unavailable(code), "{code}");
         }
         for code in ["19", "1811", "2067", "23514", "23505", "22007"] {
-            assert!(is_refusal(code) && !is_unavailable(code), "{code}");
+            assert!(is_refusal(code) && !is_unavailable(code) && !is_unauthorised(code), "{code}");
         }
+    }
+
+    #[test]
+    fn what_a_refused_row_is_told_is_the_databases_own_sentence() {
+        assert_eq!(explained("1811", "managed_device_id: expected a GUID"), "managed_device_id: expected a GUID");
+        assert_eq!(explained("23514", "expires_at must lie after not_before"), "expires_at must lie after not_before");
     }
 }

@@ -2,6 +2,8 @@
 //! transaction, and no transaction type crosses the trait.
 
 mod error;
+mod late;
+mod operator;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -15,12 +17,14 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use error::StoreError;
+pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 
 pub use crate::domain::answer::Evidence;
 
 use crate::config::{DatabaseKind, DatabaseUrl};
 use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
+use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
@@ -76,9 +80,12 @@ pub trait Store: Send + Sync {
     async fn doubts(&self, tenant: &TenantName, policy: &ReconcilePolicy, limit: u32)
     -> Result<Vec<Doubt>, StoreError>;
 
-    /// Settles doubts that are still open; returns how many were. What has been settled meanwhile, by a late answer or
+    /// Settles doubts that are still open, and keeps the evidence of each settlement; returns how many were. What has been settled meanwhile, by a late answer or
     /// another worker, stays as it is.
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError>;
+
+    /// Carries out a person's order, and records it. A pause holds from its commit on, for every worker.
+    async fn order(&self, order: &Order) -> Result<Outcome, StoreError>;
 
     /// Runs for as long as the connection lives and nudges whenever another process may have inserted requests.
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError>;
@@ -102,11 +109,15 @@ pub trait Store: Send + Sync {
     async fn close(&self);
 }
 
-/// Opens the database that `url` names. A SQLite file is created only if `create` says so.
-pub async fn open(url: &DatabaseUrl, create: bool) -> Result<Arc<dyn Store>, StoreError> {
+/// `database.patience` of whoever has no configuration.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens the database that `url` names. A SQLite file is created only if `create` says so. What the engine asks is given up
+/// after `patience`.
+pub async fn open(url: &DatabaseUrl, create: bool, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
     Ok(match url.kind() {
-        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create).await?),
-        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url).await?),
+        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create, patience).await?),
+        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url, patience).await?),
     })
 }
 
@@ -201,9 +212,10 @@ pub enum Recorded {
     /// As decided.
     Done,
     /// The call had been given up, and for so many of its devices the doubt was settled before this answer came. The
-    /// evidence is kept on the call; those devices stay as they were settled, the others go as decided.
+    /// evidence is kept on the call; those devices stay as they were settled, with what the answer says beside it as a
+    /// result that is not final; the others go as decided.
     TooLateFor(usize),
-    /// The call had already been completed, or had been given up and this brings no better evidence. Nothing was changed.
+    /// The call had already been completed. Nothing was changed.
     Superseded,
 }
 
@@ -240,10 +252,14 @@ pub struct Enqueued {
 }
 
 /// What holds now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// The database's now.
     pub now: DateTime<Utc>,
+    /// Devices that are paused, whatever their tenant.
+    pub paused_devices: i64,
+    /// Pending requests that are paused, each by its own number.
+    pub paused_requests: i64,
     /// Tenant by tenant, by name.
     pub tenants: Vec<TenantStatus>,
     /// Workers whose lease holds.
@@ -271,8 +287,10 @@ pub struct TenantStatus {
     pub next_due_at: Option<DateTime<Utc>>,
     /// Calls whose whole outcome is in doubt.
     pub calls_in_doubt: i64,
-    /// Since when it is paused, by whom and why.
+    /// Since when it is paused.
     pub paused_at: Option<DateTime<Utc>>,
+    /// By whom.
+    pub paused_by: Option<String>,
     /// The reason given for the pause.
     pub pause_reason: Option<String>,
     /// No call before this.
@@ -376,4 +394,6 @@ pub struct ResultRow {
     pub http_status: Option<i32>,
     /// Graph's `request-id`: with `call_id`, what Microsoft's support asks for.
     pub graph_request_id: Option<String>,
+    /// What was read back, as JSON, where the result stands on it.
+    pub evidence: Option<String>,
 }

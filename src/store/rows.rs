@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::id::{ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Source};
 use crate::domain::plan::Entry;
-use crate::domain::read_back::Settlement;
+use crate::domain::read_back::{Doubt, Settlement};
 
 use super::{Enqueued, Recorded, StoreError, TenantStatus};
 
@@ -113,27 +113,93 @@ impl Effects {
     }
 }
 
-/// A settlement as columns.
-pub(super) struct Settled {
-    /// The final bucket, if it ends.
-    pub(super) bucket: Option<&'static str>,
-    /// The state it goes to if it does not end.
-    pub(super) state: EntryState,
-    pub(super) delay_ms: i64,
-    pub(super) detail: String,
+/// Settlements as columns, ready for `UNNEST` or `json_each`.
+#[derive(Debug, Default)]
+pub(super) struct Settlements {
+    /// Rows for `device_results`.
+    pub(super) results: SettledResults,
+    /// Entries that stay in the queue.
+    pub(super) kept: SettledEntries,
 }
 
-impl Settled {
-    pub(super) fn of(settlement: &Settlement) -> Self {
-        let (bucket, state, delay, detail) = match settlement {
-            Settlement::Final { bucket, detail } => {
-                (Some(bucket.as_str()), EntryState::Unknown, Duration::ZERO, detail)
+/// Columns of `device_results` rows that stand on a read-back.
+#[derive(Debug, Default)]
+pub(super) struct SettledResults {
+    pub(super) request_id: Vec<i64>,
+    pub(super) call_id: Vec<uuid::Uuid>,
+    pub(super) bucket: Vec<&'static str>,
+    pub(super) is_final: Vec<bool>,
+    pub(super) detail: Vec<String>,
+    pub(super) evidence: Vec<String>,
+}
+
+/// Columns of entries whose doubt was looked at and that stay in the queue.
+#[derive(Debug, Default)]
+pub(super) struct SettledEntries {
+    pub(super) request_id: Vec<i64>,
+    pub(super) call_id: Vec<uuid::Uuid>,
+    pub(super) state: Vec<&'static str>,
+    pub(super) delay_ms: Vec<i64>,
+    pub(super) wait_reason: Vec<String>,
+}
+
+impl Settlements {
+    pub(super) fn of(settled: &[(Doubt, Settlement)]) -> Self {
+        let mut columns = Self::default();
+        for (doubt, settlement) in settled {
+            match settlement {
+                Settlement::Final { bucket, detail, evidence } => columns.result(doubt, *bucket, detail, evidence),
+                Settlement::QueueAgain { detail, evidence } => {
+                    columns.result(doubt, Bucket::Unknown, detail, evidence);
+                    columns.keep(doubt, EntryState::Queued, Duration::ZERO, detail);
+                }
+                Settlement::Hold { detail, evidence } => {
+                    columns.result(doubt, Bucket::Unknown, detail, evidence);
+                    columns.keep(doubt, EntryState::Held, Duration::ZERO, detail);
+                }
+                Settlement::AskAgain { after, detail } => columns.keep(doubt, EntryState::Unknown, *after, detail),
             }
-            Settlement::QueueAgain { detail } => (None, EntryState::Queued, Duration::ZERO, detail),
-            Settlement::AskAgain { after, detail } => (None, EntryState::Unknown, *after, detail),
-            Settlement::Hold { detail } => (None, EntryState::Held, Duration::ZERO, detail),
+        }
+        columns
+    }
+
+    fn result(&mut self, doubt: &Doubt, bucket: Bucket, detail: &str, evidence: &str) {
+        let rows = &mut self.results;
+        rows.request_id.push(doubt.request_id.0);
+        rows.call_id.push(doubt.call_id.0);
+        rows.bucket.push(bucket.as_str());
+        rows.is_final.push(bucket != Bucket::Unknown);
+        rows.detail.push(storable(detail));
+        rows.evidence.push(storable(evidence));
+    }
+
+    fn keep(&mut self, doubt: &Doubt, state: EntryState, delay: Duration, detail: &str) {
+        let rows = &mut self.kept;
+        rows.request_id.push(doubt.request_id.0);
+        rows.call_id.push(doubt.call_id.0);
+        rows.state.push(state.as_str());
+        rows.delay_ms.push(millis(delay));
+        rows.wait_reason.push(storable(detail));
+    }
+}
+
+impl SettledResults {
+    /// As JSON rows, for `json_each`.
+    pub(super) fn json(&self) -> String {
+        let row = |n: usize| {
+            let (request, call) = (self.request_id[n], self.call_id[n]);
+            (request, call, self.bucket[n], self.is_final[n], &self.detail[n], &self.evidence[n])
         };
-        Self { bucket, state, delay_ms: millis(delay), detail: storable(detail) }
+        json((0..self.request_id.len()).map(row))
+    }
+}
+
+impl SettledEntries {
+    /// As JSON rows, for `json_each`.
+    pub(super) fn json(&self) -> String {
+        let row =
+            |n: usize| (self.request_id[n], self.call_id[n], self.state[n], self.delay_ms[n], &self.wait_reason[n]);
+        json((0..self.request_id.len()).map(row))
     }
 }
 
@@ -411,6 +477,7 @@ macro_rules! result_row {
             sent_at: $row.try_get("sent_at")?,
             http_status: $row.try_get("http_status")?,
             graph_request_id: $row.try_get("graph_request_id")?,
+            evidence: $row.try_get("evidence")?,
         }
     }};
 }
@@ -419,8 +486,7 @@ pub(super) use result_row;
 /// The whole of `status`, inside a transaction that sees one moment.
 macro_rules! status {
     ($tx:expr, $sql:ident, $id:ty) => {{
-        let mut status =
-            crate::store::Status { now: chrono::DateTime::UNIX_EPOCH, tenants: Vec::new(), workers: Vec::new() };
+        let mut status = crate::store::Status { now: chrono::DateTime::UNIX_EPOCH, ..crate::store::Status::default() };
         let mut at = std::collections::BTreeMap::new();
         for row in sqlx::query($sql::STATUS_TENANTS).fetch_all($tx).await? {
             status.now = row.try_get("now")?;
@@ -429,6 +495,7 @@ macro_rules! status {
             status.tenants.push(crate::store::TenantStatus {
                 tenant,
                 paused_at: row.try_get("paused_at")?,
+                paused_by: row.try_get("paused_by")?,
                 pause_reason: row.try_get("pause_reason")?,
                 wait_until: row.try_get("wait_until")?,
                 wait_reason: row.try_get("wait_reason")?,
@@ -440,6 +507,9 @@ macro_rules! status {
                 ..crate::store::TenantStatus::default()
             });
         }
+        let pauses = sqlx::query($sql::STATUS_PAUSES).fetch_one($tx).await?;
+        status.paused_devices = pauses.try_get("devices")?;
+        status.paused_requests = pauses.try_get("requests")?;
         for row in sqlx::query($sql::STATUS_QUEUE).fetch_all($tx).await? {
             let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
             else {

@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use sha2::{Digest as _, Sha256};
 
+use crate::cli::text::text;
 use crate::cli::{Exit, Failure};
 use crate::domain::id::{ManagedDeviceId, TenantName};
 use crate::domain::printable::printable;
@@ -286,17 +287,6 @@ fn told(mistakes: &[String], more: u64) -> Failure {
         let _ = write!(text, "\n  and {more} more");
     }
     Failure::new(Exit::Usage, text)
-}
-
-/// A text of at most `max` bytes that both databases can keep.
-pub(super) fn text(given: &str, max: usize) -> Result<String, String> {
-    if given.len() > max {
-        Err(format!("has {} bytes, and may have {max}", given.len()))
-    } else if given.contains('\0') {
-        Err("has a NUL character, which no database here keeps".to_owned())
-    } else {
-        Ok(given.to_owned())
-    }
 }
 
 /// A whole number from -1000 to 1000.

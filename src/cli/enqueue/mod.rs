@@ -11,7 +11,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::render::{self, Format, Rows, Stop};
-use super::{Exit, Failure, Global, Output, database};
+use super::{Exit, Failure, Global, Output, database, text};
 use crate::domain::id::TenantName;
 use crate::store::{Enqueued, NewRequest, Store, StoreError};
 use check::{Cells, Column, Intake};
@@ -53,13 +53,13 @@ pub(crate) struct EnqueueArgs {
     #[arg(long, value_name = "NAME")]
     tenant: Option<TenantName>,
     /// Who asks; kept with every result [default: the login name and host, as in alice@admin01]
-    #[arg(long, value_name = "WHO", value_parser = |text: &str| check::text(text, 256))]
+    #[arg(long, value_name = "WHO", value_parser = |given: &str| text::text(given, 256))]
     requested_by: Option<String>,
     /// Why; kept with every result
-    #[arg(long, value_name = "TEXT", value_parser = |text: &str| check::text(text, 4000))]
+    #[arg(long, value_name = "TEXT", value_parser = |given: &str| text::text(given, 4000))]
     reason: Option<String>,
     /// Your own reference, with one DEVICE_ID: a second request with it is not queued
-    #[arg(long, value_name = "ID", conflicts_with = "from", value_parser = |text: &str| check::text(text, 256))]
+    #[arg(long, value_name = "ID", conflicts_with = "from", value_parser = |given: &str| text::text(given, 256))]
     external_id: Option<String>,
     /// Higher goes first: -1000 to 1000 [default: 0]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = check::priority)]
@@ -150,7 +150,7 @@ impl EnqueueArgs {
 fn login() -> Option<String> {
     let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok())?;
     let system = rustix::system::uname();
-    check::text(&format!("{user}@{}", system.nodename().to_string_lossy()), 256).ok()
+    text::text(&format!("{user}@{}", system.nodename().to_string_lossy()), 256).ok()
 }
 
 /// Shown while the database works, where that takes long enough to be noticed and somebody sees it.

@@ -133,6 +133,7 @@ const TENANT_COLUMNS: &[&str] = &[
     "next_due_at",
     "calls_in_doubt",
     "paused_at",
+    "paused_by",
     "pause_reason",
     "wait_until",
     "wait_reason",

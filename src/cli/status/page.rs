@@ -13,7 +13,8 @@ pub(super) fn page(status: &Status) -> String {
     let mut page = headline(&needs(status));
     page.push('\n');
     page.push_str(&pending(status));
-    let holds: Vec<String> = status.tenants.iter().flat_map(|tenant| holds(status, tenant)).collect();
+    let holds: Vec<String> =
+        status.tenants.iter().flat_map(|tenant| holds(status, tenant)).chain(paused_alone(status)).collect();
     if !holds.is_empty() {
         page.push_str("\nWhat holds:\n");
         for line in holds {
@@ -39,7 +40,7 @@ pub(super) fn needs(status: &Status) -> Vec<String> {
         }
         if tenant.held > 0 {
             needs.push(format!(
-                "tenant {name} has {} held, whose outcome no evidence could settle: find out and decide",
+                "tenant {name} has {} held, whose outcome no evidence could settle: find out and decide with `reprovisiond resolve --tenant {name} --as successful|retry|failed --by NAME --reason TEXT` (or --request N for one of them)",
                 requests(tenant.held)
             ));
         }
@@ -93,7 +94,9 @@ fn holds(status: &Status, tenant: &TenantStatus) -> Vec<String> {
         |reason: Option<&str>| reason.map(|text| format!(": {}", printable(text, REASON))).unwrap_or_default();
     let mut lines = Vec::new();
     if let Some(since) = tenant.paused_at {
-        lines.push(format!("{name}: paused {} ago{}", between(since, now), because(tenant.pause_reason.as_deref())));
+        let by = tenant.paused_by.as_deref().map(|by| format!(" by {}", printable(by, REASON))).unwrap_or_default();
+        let reason = because(tenant.pause_reason.as_deref());
+        lines.push(format!("{name}: paused {} ago{by}{reason}", between(since, now)));
     }
     if let Some(since) = tenant.blocked_at {
         let probe = match tenant.probe_at {
@@ -118,6 +121,19 @@ fn holds(status: &Status, tenant: &TenantStatus) -> Vec<String> {
         lines.push(format!("{name}: cautious after a doubt; one small call at a time until one is answered"));
     }
     lines
+}
+
+/// What is paused by itself, whatever its tenant.
+fn paused_alone(status: &Status) -> Option<String> {
+    let devices = match status.paused_devices {
+        0 => None,
+        1 => Some("1 device".to_owned()),
+        n => Some(format!("{n} devices")),
+    };
+    let parts: Vec<String> =
+        devices.into_iter().chain((status.paused_requests > 0).then(|| requests(status.paused_requests))).collect();
+    let one = status.paused_devices + status.paused_requests == 1;
+    (!parts.is_empty()).then(|| format!("{} {} paused", parts.join(" and "), if one { "is" } else { "are" }))
 }
 
 /// Final results by bucket, tenant by tenant.

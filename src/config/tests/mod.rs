@@ -413,6 +413,7 @@ fn every_default_keeps_its_own_rule_and_fills_its_field() {
     Config {
         database: Database {
             url: DatabaseUrl(sqlite:reprovisiond.db),
+            patience: 30s,
         },
         worker: Worker {
             poll_interval: 30s,

@@ -1,52 +1,58 @@
 //! The store on Postgres.
 
-use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow};
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor as _, Row};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::rows::{self, Effects};
+use connections::{Connections, Session, Tx};
+
+use super::late::{self, LateResults, SettledBefore};
+use super::rows::{self, Effects, Settlements};
 use super::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Recorded, ResultFilter, ResultRow, Status,
-    Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
+    Status, Store, StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
+use crate::domain::lifecycle::{CallState, Recording, TenantEffect};
+use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
+mod connections;
+mod listen;
+mod operator;
 pub(super) mod sql;
 
-static MIGRATOR: Migrator = sqlx::migrate!("migrations/postgres");
+/// Without sqlx's own lock, which is the session's: a pooler would give it to whoever gets the connection next.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("migrations/postgres");
+    migrator.set_locking(false);
+    migrator
+});
 
 /// Entries promoted, or ended as expired, in one claim.
 const SWEEP: i64 = 1000;
 
 pub(super) struct PostgresStore {
-    pool: PgPool,
+    connections: Arc<Connections>,
 }
 
 impl PostgresStore {
-    pub(super) async fn open(url: &DatabaseUrl) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose())?
-            .application_name("reprovisiond")
-            // What a verb may take at most: a lock that is never released must not hold the daemon for ever.
-            .options([("lock_timeout", "30s"), ("idle_in_transaction_session_timeout", "60s"), ("timezone", "UTC")]);
-        let pool = PgPoolOptions::new()
-            .max_connections(6)
-            .acquire_timeout(Duration::from_secs(10))
-            .idle_timeout(Duration::from_mins(10))
-            .connect_with(options)
-            .await?;
-        Ok(Self { pool })
+    pub(super) async fn open(url: &DatabaseUrl, patience: Duration) -> Result<Self, StoreError> {
+        Ok(Self { connections: Connections::open(url, patience).await? })
+    }
+
+    /// The transaction of a verb of the engine.
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        self.connections.begin().await
     }
 }
 
@@ -69,62 +75,82 @@ macro_rules! filtered {
 #[async_trait]
 impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATOR.run(&self.pool).await?)
+        let mut tx = self.connections.begin_at_leisure().await?;
+        tx.execute(sql::LOCK_MIGRATIONS).await?;
+        // sqlx's own statements have names; without a cache of names, those of others may be in their way, and they in theirs.
+        if !self.connections.named() {
+            tx.execute("DEALLOCATE ALL").await?;
+        }
+        MIGRATOR.run_direct(None, tx.raw(), false).await?;
+        if !self.connections.named() {
+            tx.execute("DEALLOCATE ALL").await?;
+        }
+        tx.commit().await
     }
 
     async fn check_schema(&self) -> Result<(), StoreError> {
-        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&self.pool).await? {
-            sqlx::query_scalar(sql::APPLIED).fetch_all(&self.pool).await?
+        let mut tx = self.begin().await?;
+        let applied: Vec<i64> = if sqlx::query_scalar(sql::HAS_MIGRATIONS).fetch_one(&mut *tx).await? {
+            sqlx::query_scalar(sql::APPLIED).fetch_all(&mut *tx).await?
         } else {
             Vec::new()
         };
+        tx.commit().await?;
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
-        sqlx::query(sql::REGISTER_TENANTS).bind(texts(names)).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::REGISTER_TENANTS).bind(texts(names)).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn probe_blocked(&self, names: &[TenantName]) -> Result<(), StoreError> {
-        sqlx::query(sql::PROBE_BLOCKED).bind(texts(names)).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::PROBE_BLOCKED).bind(texts(names)).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn start_worker(&self, worker: &WorkerIdentity, lease: Duration) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
         sqlx::query(sql::START_WORKER)
             .bind(worker.id.0)
             .bind(&worker.host)
             .bind(&worker.process)
             .bind(&worker.version)
             .bind(rows::millis(lease))
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(())
+        tx.commit().await
     }
 
     async fn renew_lease(&self, worker: WorkerId, lease: Duration) -> Result<bool, StoreError> {
-        sqlx::query_scalar(sql::RENEW_LEASE)
+        let mut tx = self.begin().await?;
+        let held: Option<bool> = sqlx::query_scalar(sql::RENEW_LEASE)
             .bind(worker.0)
             .bind(rows::millis(lease))
-            .fetch_optional(&self.pool)
-            .await?
-            .ok_or_else(|| rows::no_worker(worker))
+            .fetch_optional(&mut *tx)
+            .await?;
+        tx.commit().await?;
+        held.ok_or_else(|| rows::no_worker(worker))
     }
 
     async fn stop_worker(&self, worker: WorkerId) -> Result<(), StoreError> {
-        sqlx::query(sql::STOP_WORKER).bind(worker.0).execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        sqlx::query(sql::STOP_WORKER).bind(worker.0).execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     async fn workers_with_open_calls(&self, host: &str) -> Result<Vec<WorkerIdentity>, StoreError> {
-        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&self.pool).await?;
+        let mut tx = self.begin().await?;
+        let found = sqlx::query(sql::WORKERS_WITH_OPEN_CALLS).bind(host).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok(rows::worker_identity!(row, Uuid))).collect()
     }
 
     async fn abandon_calls(&self) -> Result<Vec<AbandonedCall>, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let calls = sqlx::query(sql::ABANDON_CALLS).fetch_all(&mut *tx).await?;
         let calls: Vec<AbandonedCall> =
             calls.iter().map(|row| Ok(rows::abandoned_call!(row, Uuid))).collect::<Result<_, StoreError>>()?;
@@ -142,7 +168,9 @@ impl Store for PostgresStore {
 
     async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError> {
         let under_way: Vec<Uuid> = under_way.iter().map(|call| call.0).collect();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
+        // A claim whose COMMIT is still under way somewhere holds its tenant until it is decided: only then is it known here.
+        sqlx::query(sql::LOCK_TENANTS).bind(None::<&str>).execute(&mut *tx).await?;
         let released: Vec<Uuid> =
             sqlx::query_scalar(sql::RELEASE_CALLS).bind(worker.0).bind(&under_way).fetch_all(&mut *tx).await?;
         sqlx::query(sql::RELEASE_ENTRIES).bind(&released).execute(&mut *tx).await?;
@@ -151,12 +179,14 @@ impl Store for PostgresStore {
     }
 
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
-        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&self.pool).await?;
+        let mut tx = self.begin().await?;
+        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
     }
 
     async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let tenant = claim.tenant.as_str();
         sqlx::query(sql::LOCK_TENANT).bind(tenant).execute(&mut *tx).await?;
         sqlx::query(sql::PROMOTE_DUE).bind(tenant).bind(SWEEP).execute(&mut *tx).await?;
@@ -201,7 +231,7 @@ impl Store for PostgresStore {
 
     async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
         let call = recording.call_id.0;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
         let mut late = false;
         let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
@@ -215,13 +245,22 @@ impl Store for PostgresStore {
             },
         };
         rows::expect_entries(recording, devices)?;
+        // Before any entry's lock, as in every verb.
+        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let open: Vec<i64> = if late {
             sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
         } else {
             rows::requests_of(recording)
         };
-        let effects = Effects::of(&recording.entries, &open);
-        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
+        if late {
+            keep_late(&mut tx, recording, &open).await?;
+        }
+        // What settles nothing is kept on the call; its entries have been in doubt since it was given up.
+        let effects = if late && recording.state == CallState::Unknown {
+            Effects::default()
+        } else {
+            Effects::of(&recording.entries, &open)
+        };
         let results = effects.results;
         if !results.request_id.is_empty() {
             let written = sqlx::query(sql::RECORD_RESULTS)
@@ -259,9 +298,9 @@ impl Store for PostgresStore {
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         tenant_effect(&mut tx, tenant.as_str(), effect).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     async fn doubts(
@@ -270,72 +309,65 @@ impl Store for PostgresStore {
         policy: &ReconcilePolicy,
         limit: u32,
     ) -> Result<Vec<Doubt>, StoreError> {
+        let mut tx = self.begin().await?;
         let found = sqlx::query(sql::DOUBTS)
             .bind(tenant.as_str())
             .bind(rows::millis(policy.first_after))
             .bind(rows::millis(policy.clock_margin))
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&mut *tx)
             .await?;
+        tx.commit().await?;
         found.iter().map(|row| Ok(rows::doubt!(row, Uuid))).collect()
     }
 
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin().await?;
+        let Settlements { results, kept } = Settlements::of(settled);
+        let mut tx = self.begin().await?;
         let requests: Vec<i64> = settled.iter().map(|(doubt, _)| doubt.request_id.0).collect();
         sqlx::query(sql::LOCK_DOUBTS).bind(&requests).execute(&mut *tx).await?;
-        let mut changed = 0;
-        for (doubt, settlement) in settled {
-            let step = rows::Settled::of(settlement);
-            if let Some(bucket) = step.bucket {
-                let ended = sqlx::query(sql::SETTLE_RESULTS)
-                    .bind(doubt.request_id.0)
-                    .bind(doubt.call_id.0)
-                    .bind(bucket)
-                    .bind(Source::ReadBack.as_str())
-                    .bind(&step.detail)
-                    .execute(&mut *tx)
-                    .await?
-                    .rows_affected();
-                if ended == 1 {
-                    sqlx::query(sql::LEAVE_QUEUE).bind([doubt.request_id.0].as_slice()).execute(&mut *tx).await?;
-                }
-                changed += ended;
-            } else {
-                let kept = sqlx::query(sql::SETTLE_ENTRY)
-                    .bind(doubt.request_id.0)
-                    .bind(doubt.call_id.0)
-                    .bind(step.state.as_str())
-                    .bind(step.delay_ms)
-                    .bind(&step.detail)
-                    .execute(&mut *tx)
-                    .await?;
-                changed += kept.rows_affected();
-            }
-        }
+        let written: Vec<(i64, bool)> = sqlx::query_as(sql::SETTLE_RESULTS)
+            .bind(&results.request_id)
+            .bind(&results.call_id)
+            .bind(&results.bucket)
+            .bind(&results.is_final)
+            .bind(&results.detail)
+            .bind(&results.evidence)
+            .fetch_all(&mut *tx)
+            .await?;
+        let finals: Vec<i64> = written.iter().filter(|(_, is_final)| *is_final).map(|(request, _)| *request).collect();
+        sqlx::query(sql::LEAVE_QUEUE).bind(&finals).execute(&mut *tx).await?;
+        let stayed = sqlx::query(sql::SETTLE_ENTRIES)
+            .bind(&kept.request_id)
+            .bind(&kept.call_id)
+            .bind(&kept.state)
+            .bind(&kept.delay_ms)
+            .bind(&kept.wait_reason)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
         tx.commit().await?;
-        Ok(changed)
+        Ok(finals.len() as u64 + stayed)
+    }
+
+    async fn order(&self, order: &Order) -> Result<Outcome, StoreError> {
+        operator::carry_out(self.begin().await?, order).await
     }
 
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
-        listener.listen("reprovisiond").await?;
-        // Whatever was inserted between the last look and LISTEN.
-        nudge.notify_one();
-        loop {
-            // `None`: the connection was lost and is back; what came between was not heard.
-            listener.try_recv().await?;
-            nudge.notify_one();
-        }
+        listen::listen(&self.connections, &nudge).await
     }
 
     async fn now(&self) -> Result<DateTime<Utc>, StoreError> {
-        Ok(sqlx::query_scalar(sql::NOW).fetch_one(&self.pool).await?)
+        let mut tx = self.begin().await?;
+        let now = sqlx::query_scalar(sql::NOW).fetch_one(&mut *tx).await?;
+        tx.commit().await?;
+        Ok(now)
     }
 
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError> {
         let mut inserted = 0;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.connections.begin_at_leisure().await?;
         for chunk in requests.chunks(rows::ENQUEUE_CHUNK) {
             let column = |get: fn(&NewRequest) -> Option<&str>| chunk.iter().map(get).collect::<Vec<_>>();
             inserted += sqlx::query(sql::ENQUEUE)
@@ -357,21 +389,23 @@ impl Store for PostgresStore {
     }
 
     async fn status(&self) -> Result<Status, StoreError> {
-        let mut tx = self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let mut tx = self.connections.begin_snapshot().await?;
         Ok(rows::status!(&mut *tx, sql, Uuid))
     }
 
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
-        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&self.pool).await?;
+        let mut tx = self.connections.begin_snapshot().await?;
+        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&mut *tx).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Uuid))).collect()
     }
 
     async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
-        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&self.pool).await?)
+        let mut tx = self.connections.begin_snapshot().await?;
+        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&mut *tx).await?)
     }
 
     async fn close(&self) {
-        self.pool.close().await;
+        self.connections.close().await;
     }
 }
 
@@ -383,7 +417,7 @@ fn entries(found: &[PgRow]) -> Result<Vec<Entry>, StoreError> {
     found.iter().map(|row| Ok(rows::entry!(row))).collect()
 }
 
-async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
+async fn tenant_effect(tx: &mut Session, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
     let query = match effect {
         TenantEffect::None => return Ok(()),
         TenantEffect::Clear => sqlx::query(sql::CLEAR_TENANT).bind(tenant),
@@ -405,7 +439,7 @@ async fn tenant_effect(tx: &mut PgConnection, tenant: &str, effect: &TenantEffec
 
 /// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
 async fn complete(
-    tx: &mut PgConnection,
+    tx: &mut Session,
     recording: &Recording,
     evidence: &Evidence,
     from: CallState,
@@ -424,4 +458,26 @@ async fn complete(
         .fetch_optional(tx)
         .await?;
     Ok(completed)
+}
+
+/// Keeps what a late answer says of requests whose doubt was settled before it came: of all but the `open` ones.
+async fn keep_late(tx: &mut Session, recording: &Recording, open: &[i64]) -> Result<(), StoreError> {
+    let call = recording.call_id.0;
+    let found = sqlx::query(sql::SETTLED_BEFORE).bind(call).bind(open).fetch_all(&mut *tx).await?;
+    let settled =
+        found.iter().map(|row| Ok(late::settled_before!(row))).collect::<Result<Vec<SettledBefore>, StoreError>>()?;
+    let rows = LateResults::of(&recording.entries, settled);
+    if rows.request_id.is_empty() {
+        return Ok(());
+    }
+    let written = sqlx::query(sql::LATE_RESULTS)
+        .bind(call)
+        .bind(&rows.request_id)
+        .bind(&rows.device)
+        .bind(&rows.attempt)
+        .bind(&rows.bucket)
+        .bind(&rows.detail)
+        .execute(tx)
+        .await?;
+    rows::expect_rows("record: what came late", rows.request_id.len(), written.rows_affected())
 }

@@ -2,9 +2,22 @@
 
 use crate::store::rows::statements;
 
+/// Entries of an operator's scope: $1 is its kind, $2 tenants or devices, $3 requests. The kind is known when the
+/// statement is planned, so that only its own arm remains, with that arm's index.
+macro_rules! in_scope {
+    () => {
+        "($1 = 'all' OR ($1 = 'tenant' AND q.tenant = ANY($2))
+          OR ($1 = 'device' AND q.request_id IN (SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2)))
+          OR ($1 = 'request' AND q.request_id = ANY($3)))"
+    };
+}
+
 statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+
+    // Differs because SQLite has its write lock. The transaction's, so that it goes with it behind a pooler too.
+    LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(7021932861950116)";
 
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING";
     PROBE_BLOCKED = "UPDATE tenants SET probe_at = now() WHERE name = ANY($1) AND probe_at > now()";
@@ -59,7 +72,10 @@ statements! {
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
         WHERE call_id = ANY($1) AND state = 'sending'";
-    ABANDON_TENANTS = "UPDATE tenants SET cautious = true WHERE name = ANY($1)";
+    // In one order, like every statement that takes the locks of several tenants.
+    ABANDON_TENANTS = "
+        UPDATE tenants SET cautious = true
+        WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE)";
 
     RELEASE_CALLS = "
         UPDATE graph_calls SET state = 'not_sent', finished_at = now(), error_code = 'not_sent',
@@ -96,6 +112,8 @@ statements! {
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = $1 AND q.state = 'queued' AND q.ready
           AND NOT EXISTS (SELECT FROM reprovision_queue b WHERE b.managed_device_id = q.managed_device_id AND b.state <> 'queued')
+          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
+          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text)
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
     INSERT_INTENT = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
@@ -116,12 +134,25 @@ statements! {
     COMPLETE_CALL = "
         UPDATE graph_calls SET state = $2, finished_at = now(), http_status = $3, graph_request_id = $4, graph_date = $5,
                error_code = $6, error_message = $7, response_body = $8, surplus_ids = $9
-        WHERE id = $1 AND state = $10 AND (state = 'sending' OR (error_code = 'abandoned' AND $2 <> 'unknown'))
+        WHERE id = $1 AND state = $10 AND (state = 'sending' OR error_code = 'abandoned')
         RETURNING tenant, device_count";
     // Locked in one order, so that a late answer and a settlement of the same doubts follow each other.
     OPEN_ENTRIES = "
         SELECT request_id FROM reprovision_queue WHERE call_id = $1 AND state IN ('unknown', 'held')
         ORDER BY request_id FOR UPDATE";
+    // The settlement that this answer comes after: the last word on each request about this call.
+    SETTLED_BEFORE = "
+        SELECT DISTINCT ON (d.request_id) d.request_id, d.managed_device_id, d.attempt, d.bucket, d.source
+        FROM graph_calls c CROSS JOIN unnest(c.managed_device_ids, c.request_ids) AS u (device, request_id)
+        JOIN device_results d ON d.managed_device_id = u.device AND d.request_id = u.request_id AND d.call_id = c.id
+        WHERE c.id = $1 AND u.request_id <> ALL($2) AND d.source IN ('read_back', 'operator')
+        ORDER BY d.request_id, d.id DESC";
+    LATE_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT r.id, $1, r.tenant, r.managed_device_id, u.attempt, u.bucket, 'answer', false, u.detail, r.requested_by, r.reason, now()
+        FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[]) AS u (request_id, device, attempt, bucket, detail)
+        JOIN reprovision_requests r ON r.id = u.request_id AND r.managed_device_id = u.device";
     RECORD_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -161,14 +192,74 @@ statements! {
         SELECT request_id FROM reprovision_queue WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
-                                    requested_by, reason, recorded_at)
-        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, $3, $4, true, $5, r.requested_by, r.reason, now()
-        FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.request_id = $1 AND q.call_id = $2 AND q.state = 'unknown'";
-    SETTLE_ENTRY = "
-        UPDATE reprovision_queue SET state = $3, call_id = CASE WHEN $3 = 'queued' THEN NULL ELSE call_id END,
-               ready = $3 = 'queued', due_at = now() + $4 * interval '1 millisecond', wait_reason = $5
-        WHERE request_id = $1 AND call_id = $2 AND state = 'unknown'";
+                                    requested_by, reason, recorded_at, evidence)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, u.bucket, 'read_back', u.final, u.detail,
+               r.requested_by, r.reason, now(), u.evidence
+        FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::text[])
+             AS u (request_id, call_id, bucket, final, detail, evidence)
+        JOIN reprovision_queue q ON q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'
+        JOIN reprovision_requests r ON r.id = q.request_id
+        RETURNING request_id, final";
+    SETTLE_ENTRIES = "
+        UPDATE reprovision_queue q
+        SET state = u.state, call_id = CASE WHEN u.state = 'queued' THEN NULL ELSE q.call_id END, ready = u.state = 'queued',
+            due_at = now() + u.delay_ms * interval '1 millisecond', wait_reason = u.wait_reason
+        FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[])
+             AS u (request_id, call_id, state, delay_ms, wait_reason)
+        WHERE q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'";
+
+    // Differs because SQLite has one writer anyway: whoever claims waits, and then sees what was ordered. In one order,
+    // and before any entry's lock, as everywhere.
+    LOCK_TENANTS = "
+        SELECT name FROM tenants WHERE $1::text IS NULL OR name = $1 ORDER BY name FOR NO KEY UPDATE";
+    KNOWN_DEVICES = "SELECT DISTINCT managed_device_id FROM reprovision_requests WHERE managed_device_id = ANY($1)";
+    KNOWN_REQUESTS = "
+        SELECT r.id, f.bucket FROM reprovision_requests r LEFT JOIN device_results f ON f.request_id = r.id AND f.final
+        WHERE r.id = ANY($1)";
+    SCOPE_ENTRIES = concat!("
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id FROM reprovision_queue q
+        WHERE ", in_scope!(), " AND q.state = ANY($4) ORDER BY q.request_id FOR UPDATE");
+    SCOPE_COUNTS = concat!("
+        SELECT CASE $1 WHEN 'tenant' THEN q.tenant WHEN 'device' THEN q.managed_device_id ELSE q.request_id::text END AS subject,
+               count(*) FILTER (WHERE q.state = 'queued') AS queued,
+               count(*) FILTER (WHERE q.state = 'sending') AS sending,
+               count(*) FILTER (WHERE q.state IN ('unknown', 'held')) AS in_doubt,
+               count(*) FILTER (WHERE q.state = 'queued' AND (t.paused_at IS NOT NULL
+                   OR EXISTS (SELECT FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
+                   OR EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text))) AS paused
+        FROM reprovision_queue q JOIN tenants t ON t.name = q.tenant
+        WHERE ", in_scope!(), " GROUP BY 1");
+    PAUSED = "
+        SELECT name AS subject, paused_at, paused_by, pause_reason AS reason FROM tenants
+        WHERE $1 = 'tenant' AND name = ANY($2) AND paused_at IS NOT NULL
+        UNION ALL
+        SELECT subject, paused_at, paused_by, reason FROM pauses WHERE scope = $1 AND subject = ANY($2)";
+    PAUSE_TENANTS = "
+        UPDATE tenants SET paused_at = now(), paused_by = $2, pause_reason = $3 WHERE name = ANY($1) AND paused_at IS NULL";
+    PAUSE_SUBJECTS = "
+        INSERT INTO pauses (scope, subject, paused_at, paused_by, reason)
+        SELECT $1, u.subject, now(), $3, $4 FROM unnest($2::text[]) AS u (subject) ON CONFLICT DO NOTHING";
+    RESUME_TENANTS = "
+        UPDATE tenants SET paused_at = NULL, paused_by = NULL, pause_reason = NULL WHERE name = ANY($1) AND paused_at IS NOT NULL";
+    RESUME_SUBJECTS = "DELETE FROM pauses WHERE scope = $1 AND subject = ANY($2)";
+    RECORD_ACTIONS = "
+        INSERT INTO operator_actions (action, scope, subject, decision, taken_by, reason, requests, recorded_at)
+        SELECT $1, $2, u.subject, $3, $4, $5, u.requests, now()
+        FROM unnest($6::text[], $7::bigint[]) AS u (subject, requests) RETURNING id, subject";
+    ORDERED_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at, operator_action_id)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, $3, 'operator', $4, $5, r.requested_by,
+               r.reason, now(), u.action
+        FROM unnest($1::bigint[], $2::bigint[]) AS u (request_id, action)
+        JOIN reprovision_queue q ON q.request_id = u.request_id
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.state <> 'sending'";
+    RETRY_ENTRIES = "
+        UPDATE reprovision_queue SET state = 'queued', call_id = NULL, ready = true, due_at = now(), wait_reason = $2
+        WHERE request_id = ANY($1) AND state IN ('unknown', 'held')";
+    // Differs because on SQLite the commit itself is noticed.
+    WAKE = "SELECT pg_notify('reprovisiond', '')";
 
     NOW = "SELECT now()";
     ENQUEUE = "
@@ -183,8 +274,13 @@ statements! {
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
     STATUS_TENANTS = "
-        SELECT now() AS now, name, paused_at, pause_reason, wait_until, wait_reason, blocked_at, block_code, block_reason, probe_at,
+        SELECT now() AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code, block_reason, probe_at,
                cautious FROM tenants ORDER BY name";
+    STATUS_PAUSES = "
+        SELECT count(*) FILTER (WHERE p.scope = 'device') AS devices,
+               count(*) FILTER (WHERE p.scope = 'request'
+                   AND EXISTS (SELECT FROM reprovision_queue q WHERE q.request_id::text = p.subject)) AS requests
+        FROM pauses p";
     STATUS_QUEUE = "
         SELECT q.tenant,
                count(*) FILTER (WHERE q.state = 'queued' AND (q.ready OR q.due_at <= now())) AS ready,
@@ -203,7 +299,8 @@ statements! {
 
     RESULTS = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
         WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
           AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)

@@ -10,20 +10,23 @@ use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Row, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::Notify;
 use uuid::fmt::Hyphenated;
 
-use super::rows::{self, Effects};
+use super::late::{self, LateResults, SettledBefore};
+use super::rows::{self, Effects, Settlements};
 use super::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Recorded, ResultFilter, ResultRow, Status,
-    Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
+    Status, Store, StoreError, WorkerIdentity,
 };
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::{CallState, Recording, Source, TenantEffect};
+use crate::domain::lifecycle::{CallState, Recording, TenantEffect};
+use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
+mod operator;
 pub(super) mod sql;
 mod watch;
 
@@ -40,7 +43,7 @@ pub(super) struct SqliteStore {
 }
 
 impl SqliteStore {
-    pub(super) async fn open(path: &Path, create: bool) -> Result<Self, StoreError> {
+    pub(super) async fn open(path: &Path, create: bool, patience: Duration) -> Result<Self, StoreError> {
         if !create && !path.exists() {
             return Err(StoreError::Schema(format!(
                 "no database at {}: check the path, or run `reprovisiond migrate` to create it",
@@ -53,15 +56,22 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
+            // Whoever waits for the writer waits for the write lock after it.
+            .busy_timeout(patience / 3);
         let pool = |connections| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
-                .acquire_timeout(Duration::from_secs(30))
+                .acquire_timeout(patience)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 // One process, one file: a connection cannot silently die, so it is not asked before each use.
                 .test_before_acquire(false)
+                // After a failed write SQLite has rolled back by itself; sqlx counts on in a transaction that is no more,
+                // and would refuse every BEGIN on this connection from then on.
+                .before_acquire(|connection, _| {
+                    let fit = !connection.is_in_transaction();
+                    Box::pin(async move { Ok(fit) })
+                })
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         let reader = pool(2).connect_lazy_with(options.read_only(true));
@@ -248,13 +258,22 @@ impl Store for SqliteStore {
             },
         };
         rows::expect_entries(recording, devices)?;
+        // Before any entry's lock, as in every verb.
+        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
         let open: Vec<i64> = if late {
             sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
         } else {
             rows::requests_of(recording)
         };
-        let effects = Effects::of(&recording.entries, &open);
-        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
+        if late {
+            keep_late(&mut tx, recording, &open).await?;
+        }
+        // What settles nothing is kept on the call; its entries have been in doubt since it was given up.
+        let effects = if late && recording.state == CallState::Unknown {
+            Effects::default()
+        } else {
+            Effects::of(&recording.entries, &open)
+        };
         let results = effects.results;
         if !results.request_id.is_empty() {
             let written = sqlx::query(sql::RECORD_RESULTS).bind(call).bind(results.json()).execute(&mut *tx).await?;
@@ -296,38 +315,19 @@ impl Store for SqliteStore {
     }
 
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError> {
+        let Settlements { results, kept } = Settlements::of(settled);
         let mut tx = self.begin().await?;
-        let mut changed = 0;
-        for (doubt, settlement) in settled {
-            let step = rows::Settled::of(settlement);
-            if let Some(bucket) = step.bucket {
-                let ended = sqlx::query(sql::SETTLE_RESULTS)
-                    .bind(doubt.request_id.0)
-                    .bind(text(doubt.call_id.0))
-                    .bind(bucket)
-                    .bind(Source::ReadBack.as_str())
-                    .bind(&step.detail)
-                    .execute(&mut *tx)
-                    .await?
-                    .rows_affected();
-                if ended == 1 {
-                    sqlx::query(sql::LEAVE_QUEUE).bind(rows::json([doubt.request_id].iter())).execute(&mut *tx).await?;
-                }
-                changed += ended;
-            } else {
-                let kept = sqlx::query(sql::SETTLE_ENTRY)
-                    .bind(doubt.request_id.0)
-                    .bind(text(doubt.call_id.0))
-                    .bind(step.state.as_str())
-                    .bind(step.delay_ms)
-                    .bind(&step.detail)
-                    .execute(&mut *tx)
-                    .await?;
-                changed += kept.rows_affected();
-            }
-        }
+        let written: Vec<(i64, bool)> =
+            sqlx::query_as(sql::SETTLE_RESULTS).bind(results.json()).fetch_all(&mut *tx).await?;
+        let finals: Vec<i64> = written.iter().filter(|(_, is_final)| *is_final).map(|(request, _)| *request).collect();
+        sqlx::query(sql::LEAVE_QUEUE).bind(rows::json(finals.iter())).execute(&mut *tx).await?;
+        let stayed = sqlx::query(sql::SETTLE_ENTRIES).bind(kept.json()).execute(&mut *tx).await?.rows_affected();
         tx.commit().await?;
-        Ok(changed)
+        Ok(finals.len() as u64 + stayed)
+    }
+
+    async fn order(&self, order: &Order) -> Result<Outcome, StoreError> {
+        operator::carry_out(self.begin().await?, order).await
     }
 
     async fn watch(&self, nudge: Arc<Notify>) -> Result<(), StoreError> {
@@ -451,4 +451,18 @@ async fn complete(
         .fetch_optional(tx)
         .await?;
     Ok(completed)
+}
+
+/// Keeps what a late answer says of requests whose doubt was settled before it came: of all but the `open` ones.
+async fn keep_late(tx: &mut SqliteConnection, recording: &Recording, open: &[i64]) -> Result<(), StoreError> {
+    let call = text(recording.call_id.0);
+    let found = sqlx::query(sql::SETTLED_BEFORE).bind(call).bind(rows::json(open.iter())).fetch_all(&mut *tx).await?;
+    let settled =
+        found.iter().map(|row| Ok(late::settled_before!(row))).collect::<Result<Vec<SettledBefore>, StoreError>>()?;
+    let rows = LateResults::of(&recording.entries, settled);
+    if rows.request_id.is_empty() {
+        return Ok(());
+    }
+    let written = sqlx::query(sql::LATE_RESULTS).bind(call).bind(rows.json()).execute(tx).await?;
+    rows::expect_rows("record: what came late", rows.request_id.len(), written.rows_affected())
 }

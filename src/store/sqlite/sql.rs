@@ -2,6 +2,28 @@
 
 use crate::store::rows::statements;
 
+/// A request's device as the queue and the results have it: word for word what `reprovision_requests_device` indexes.
+macro_rules! canonical_device {
+    () => {
+        "lower(CASE WHEN substr(r.managed_device_id, 1, 1) = '{' AND substr(r.managed_device_id, -1) = '}' THEN substr(r.managed_device_id, 2, length(r.managed_device_id) - 2) ELSE r.managed_device_id END)"
+    };
+}
+
+/// Entries of an operator's scope: ?1 is its kind, ?2 tenants or devices, ?3 requests. An arm whose kind it is not is never
+/// entered, and the others find their entries by an index.
+macro_rules! in_scope {
+    () => {
+        concat!(
+            "q.request_id IN (SELECT request_id FROM reprovision_queue WHERE ?1 = 'all'
+              UNION ALL SELECT request_id FROM reprovision_queue WHERE ?1 = 'tenant' AND tenant IN (SELECT value FROM json_each(?2))
+              UNION ALL SELECT r.id FROM json_each(?2) u JOIN reprovision_requests r ON ",
+            canonical_device!(),
+            " = u.value WHERE ?1 = 'device'
+              UNION ALL SELECT value FROM json_each(?3) WHERE ?1 = 'request')"
+        )
+    };
+}
+
 statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
@@ -102,6 +124,8 @@ statements! {
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = ?1 AND q.state = 'queued' AND q.ready = 1
           AND NOT EXISTS (SELECT 1 FROM reprovision_queue b WHERE b.managed_device_id = q.managed_device_id AND b.state <> 'queued')
+          AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
+          AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'request' AND p.subject = CAST(q.request_id AS TEXT))
         ORDER BY q.priority DESC, q.request_id LIMIT ?2";
     INSERT_INTENT = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
@@ -123,10 +147,24 @@ statements! {
     COMPLETE_CALL = "
         UPDATE graph_calls SET state = ?2, finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), http_status = ?3, graph_request_id = ?4,
                graph_date = ?5, error_code = ?6, error_message = ?7, response_body = ?8, surplus_ids = ?9
-        WHERE id = ?1 AND state = ?10 AND (state = 'sending' OR (error_code = 'abandoned' AND ?2 <> 'unknown'))
+        WHERE id = ?1 AND state = ?10 AND (state = 'sending' OR error_code = 'abandoned')
         RETURNING tenant, device_count";
     OPEN_ENTRIES = "
         SELECT request_id FROM reprovision_queue WHERE call_id = ?1 AND state IN ('unknown', 'held') ORDER BY request_id";
+    // The settlement that this answer comes after: the last word on each request about this call. A bare column is that of
+    // the row with the maximum.
+    SETTLED_BEFORE = "
+        SELECT d.request_id, d.managed_device_id, d.attempt, d.bucket, d.source, max(d.id)
+        FROM graph_calls c JOIN json_each(c.managed_device_ids) u
+        JOIN device_results d ON d.managed_device_id = u.value AND d.call_id = c.id
+        WHERE c.id = ?1 AND d.request_id NOT IN (SELECT value FROM json_each(?2)) AND d.source IN ('read_back', 'operator')
+        GROUP BY d.request_id";
+    LATE_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at)
+        SELECT r.id, ?1, r.tenant, u.value ->> 1, u.value ->> 2, u.value ->> 3, 'answer', 0, u.value ->> 4, r.requested_by, r.reason,
+               strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?2) u JOIN reprovision_requests r ON r.id = u.value ->> 0";
     RECORD_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -165,14 +203,77 @@ statements! {
         ORDER BY c.finished_at, q.request_id LIMIT ?4";
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
-                                    requested_by, reason, recorded_at)
-        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, ?3, ?4, 1, ?5, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.request_id = ?1 AND q.call_id = ?2 AND q.state = 'unknown'";
-    SETTLE_ENTRY = "
-        UPDATE reprovision_queue SET state = ?3, call_id = CASE WHEN ?3 = 'queued' THEN NULL ELSE call_id END,
-               ready = ?3 = 'queued', due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?4 / 1000.0) || ' seconds'), wait_reason = ?5
-        WHERE request_id = ?1 AND call_id = ?2 AND state = 'unknown'";
+                                    requested_by, reason, recorded_at, evidence)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, u.value ->> 2, 'read_back', u.value ->> 3,
+               u.value ->> 4, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), u.value ->> 5
+        FROM json_each(?1) u
+        JOIN reprovision_queue q ON q.request_id = u.value ->> 0 AND +q.call_id = u.value ->> 1 AND q.state = 'unknown'
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE true
+        RETURNING request_id, final";
+    SETTLE_ENTRIES = "
+        UPDATE reprovision_queue
+        SET state = u.state, call_id = CASE WHEN u.state = 'queued' THEN NULL ELSE reprovision_queue.call_id END,
+            ready = u.state = 'queued',
+            due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (u.delay_ms / 1000.0) || ' seconds'), wait_reason = u.wait_reason
+        FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS call_id, value ->> 2 AS state, value ->> 3 AS delay_ms,
+                     value ->> 4 AS wait_reason FROM json_each(?1)) AS u
+        WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = u.call_id
+          AND reprovision_queue.state = 'unknown'";
+
+    // Differs because SQLite has one writer anyway: BEGIN IMMEDIATE is the lock.
+    LOCK_TENANTS = "SELECT name FROM tenants WHERE ?1 IS NULL OR name = ?1 ORDER BY name";
+    KNOWN_DEVICES = concat!("
+        SELECT u.value FROM json_each(?1) u
+        WHERE EXISTS (SELECT 1 FROM reprovision_requests r WHERE ", canonical_device!(), " = u.value)");
+    KNOWN_REQUESTS = "
+        SELECT r.id, f.bucket FROM json_each(?1) u JOIN reprovision_requests r ON r.id = u.value
+        LEFT JOIN device_results f ON f.request_id = r.id AND f.final = 1";
+    SCOPE_ENTRIES = concat!("
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id FROM reprovision_queue q
+        WHERE ", in_scope!(), " AND q.state IN (SELECT value FROM json_each(?4)) ORDER BY q.request_id");
+    SCOPE_COUNTS = concat!("
+        SELECT CASE ?1 WHEN 'tenant' THEN q.tenant WHEN 'device' THEN q.managed_device_id ELSE CAST(q.request_id AS TEXT) END AS subject,
+               count(*) FILTER (WHERE q.state = 'queued') AS queued,
+               count(*) FILTER (WHERE q.state = 'sending') AS sending,
+               count(*) FILTER (WHERE q.state IN ('unknown', 'held')) AS in_doubt,
+               count(*) FILTER (WHERE q.state = 'queued' AND (t.paused_at IS NOT NULL
+                   OR EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
+                   OR EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'request' AND p.subject = CAST(q.request_id AS TEXT)))) AS paused
+        FROM reprovision_queue q JOIN tenants t ON t.name = q.tenant
+        WHERE ", in_scope!(), " GROUP BY 1");
+    PAUSED = "
+        SELECT name AS subject, paused_at, paused_by, pause_reason AS reason FROM tenants
+        WHERE ?1 = 'tenant' AND name IN (SELECT value FROM json_each(?2)) AND paused_at IS NOT NULL
+        UNION ALL
+        SELECT subject, paused_at, paused_by, reason FROM pauses
+        WHERE scope = ?1 AND subject IN (SELECT value FROM json_each(?2))";
+    PAUSE_TENANTS = "
+        UPDATE tenants SET paused_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), paused_by = ?2, pause_reason = ?3
+        WHERE name IN (SELECT value FROM json_each(?1)) AND paused_at IS NULL";
+    PAUSE_SUBJECTS = "
+        INSERT INTO pauses (scope, subject, paused_at, paused_by, reason)
+        SELECT ?1, u.value, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), ?3, ?4 FROM json_each(?2) u WHERE true ON CONFLICT DO NOTHING";
+    RESUME_TENANTS = "
+        UPDATE tenants SET paused_at = NULL, paused_by = NULL, pause_reason = NULL
+        WHERE name IN (SELECT value FROM json_each(?1)) AND paused_at IS NOT NULL";
+    RESUME_SUBJECTS = "DELETE FROM pauses WHERE scope = ?1 AND subject IN (SELECT value FROM json_each(?2))";
+    RECORD_ACTIONS = "
+        INSERT INTO operator_actions (action, scope, subject, decision, taken_by, reason, requests, recorded_at)
+        SELECT ?1, ?2, u.value ->> 0, ?3, ?4, ?5, u.value ->> 1, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?6) u WHERE true RETURNING id, subject";
+    ORDERED_RESULTS = "
+        INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
+                                    requested_by, reason, recorded_at, operator_action_id)
+        SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts, ?2, 'operator', ?3, ?4, r.requested_by, r.reason,
+               strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), u.value ->> 1
+        FROM json_each(?1) u
+        JOIN reprovision_queue q ON q.request_id = u.value ->> 0
+        JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.state <> 'sending'";
+    RETRY_ENTRIES = "
+        UPDATE reprovision_queue SET state = 'queued', call_id = NULL, ready = 1, due_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), wait_reason = ?2
+        WHERE request_id IN (SELECT value FROM json_each(?1)) AND state IN ('unknown', 'held')";
 
     NOW = "SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
     ENQUEUE = "
@@ -184,8 +285,13 @@ statements! {
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
     STATUS_TENANTS = "
-        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, name, paused_at, pause_reason, wait_until, wait_reason, blocked_at, block_code,
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code,
                block_reason, probe_at, cautious FROM tenants ORDER BY name";
+    STATUS_PAUSES = "
+        SELECT count(*) FILTER (WHERE p.scope = 'device') AS devices,
+               count(*) FILTER (WHERE p.scope = 'request'
+                   AND EXISTS (SELECT 1 FROM reprovision_queue q WHERE q.request_id = CAST(p.subject AS INTEGER))) AS requests
+        FROM pauses p";
     STATUS_QUEUE = "
         SELECT q.tenant,
                count(*) FILTER (WHERE q.state = 'queued' AND (q.ready = 1 OR q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))) AS ready,
@@ -204,7 +310,8 @@ statements! {
 
     RESULTS = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
         WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
@@ -214,7 +321,8 @@ statements! {
     // be looked for in every row.
     RESULTS_OF_DEVICE = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
         WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)

@@ -21,8 +21,9 @@ use crate::store::StoreError;
 const TICK: Duration = Duration::from_secs(1);
 
 /// A commit is visible only once its bytes are on the disk, and the kernel speaks before that: pauses, in milliseconds,
-/// between the looks that follow.
-const LOOKS_MS: [u64; 12] = [0, 1, 1, 2, 4, 8, 16, 32, 64, 100, 200, 400];
+/// between the looks that follow its word. Whatever it says meanwhile begins them anew; a commit that is seen does not end
+/// them, for what was written may have been another's.
+const LOOKS_MS: [u64; 11] = [1, 1, 2, 4, 8, 16, 32, 64, 100, 200, 400];
 
 /// Runs for as long as the connection lives.
 pub(super) async fn watch(
@@ -34,20 +35,19 @@ pub(super) async fn watch(
     // Whatever was inserted before this began.
     nudge.notify_one();
     let mut log = WriteAheadLog::of(file).ok();
+    let mut looks = [].iter();
     loop {
-        let written = if let Some(log) = &mut log {
-            tokio::time::timeout(TICK, log.written()).await.is_ok()
+        let pause = looks.next().map_or(TICK, |pause| Duration::from_millis(*pause));
+        if let Some(log) = &mut log {
+            if tokio::time::timeout(pause, log.written()).await.is_ok() {
+                looks = LOOKS_MS.iter();
+            }
         } else {
             tokio::time::sleep(TICK / 20).await;
-            false
-        };
-        for pause in LOOKS_MS.iter().take(if written { LOOKS_MS.len() } else { 1 }) {
-            tokio::time::sleep(Duration::from_millis(*pause)).await;
-            let version = data_version(connection).await?;
-            if std::mem::replace(&mut seen, version) != version {
-                nudge.notify_one();
-                break;
-            }
+        }
+        let version = data_version(connection).await?;
+        if std::mem::replace(&mut seen, version) != version {
+            nudge.notify_one();
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct Filled {
 impl Filled {
     pub(crate) async fn new(scratch: &Scratch) -> Self {
         let url = DatabaseUrl::parse(&scratch.url).unwrap();
-        let store = store::open(&url, false).await.unwrap();
+        let store = store::open(&url, false, store::PATIENCE).await.unwrap();
         let worker = WorkerId::fresh();
         let identity = WorkerIdentity {
             id: worker,
@@ -54,14 +54,8 @@ impl Filled {
         assert_eq!(self.store.enqueue(&requests).await.unwrap().inserted, count);
     }
 
-    /// One call with the entries of a tenant that may go, at most 500, ended by what `effect` says of each.
-    pub(crate) async fn call(
-        &self,
-        tenant: &str,
-        state: CallState,
-        on_tenant: TenantEffect,
-        effect: impl Fn(usize) -> EntryEffect,
-    ) {
+    /// The intent of one call with the entries of a tenant that may go, at most 500.
+    pub(crate) async fn send(&self, tenant: &str) -> Intent {
         let name: TenantName = tenant.parse().unwrap();
         let claim = Claim { tenant: &name, worker: self.worker, action: "bulk-reprovision-cloud-pc", fetch: 500 };
         let decide = |snapshot: reprovisiond::domain::plan::Snapshot| Decision {
@@ -69,10 +63,21 @@ impl Filled {
             ..Decision::default()
         };
         let claimed = self.store.claim(&claim, &decide).await.unwrap();
-        let [Intent { call_id, entries, .. }] = claimed.decision.intents.as_slice() else { panic!("one call") };
+        claimed.decision.intents.into_iter().next().unwrap()
+    }
+
+    /// Such a call, ended by what `effect` says of each entry.
+    pub(crate) async fn call(
+        &self,
+        tenant: &str,
+        state: CallState,
+        on_tenant: TenantEffect,
+        effect: impl Fn(usize) -> EntryEffect,
+    ) {
+        let Intent { call_id, entries, .. } = self.send(tenant).await;
         let effect = |(n, entry): (usize, &Entry)| (entry.request_id, effect(n));
         let recording = Recording {
-            call_id: *call_id,
+            call_id,
             state,
             entries: entries.iter().enumerate().map(effect).collect(),
             tenant: on_tenant,

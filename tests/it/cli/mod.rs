@@ -3,6 +3,7 @@
 mod demo;
 mod enqueue;
 mod fill;
+mod orders;
 mod program;
 mod results;
 mod status;

@@ -103,6 +103,8 @@ on_both! {
         {
           "needs": [],
           "now": "[time]",
+          "paused_devices": 0,
+          "paused_requests": 0,
           "tenants": [
             {
               "tenant": "contoso",
@@ -115,6 +117,7 @@ on_both! {
               "next_due_at": null,
               "calls_in_doubt": 0,
               "paused_at": null,
+              "paused_by": null,
               "pause_reason": null,
               "wait_until": null,
               "wait_reason": null,
@@ -142,6 +145,7 @@ on_both! {
               "next_due_at": null,
               "calls_in_doubt": 0,
               "paused_at": null,
+              "paused_by": null,
               "pause_reason": null,
               "wait_until": null,
               "wait_reason": null,
@@ -163,9 +167,9 @@ on_both! {
         }
         "#);
         check!(program.run(&["status", "--output", "csv"]).await, @r#"
-        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed
-        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,false,0,0,0,0,0,0,0
-        [time],default,0,0,0,0,0,,,0,,,,,,,,,false,0,0,0,0,0,0,0
+        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,paused_by,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed
+        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
+        [time],default,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
         "#);
     }
 
@@ -202,7 +206,7 @@ on_both! {
         default      0        0        0        0     0
 
         What holds:
-          contoso: paused [n s] ago: change freeze
+          contoso: paused [n s] ago by bob: change freeze
           contoso: no call for another [n s]: Graph says 429
           contoso: 1 call in doubt; at limits.open_doubts of them, no further call is made until one is settled
           contoso: cautious after a doubt; one small call at a time until one is answered

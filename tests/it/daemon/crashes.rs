@@ -55,6 +55,12 @@ on_both! {
         daemon.until_all_ended(&scratch).await;
         let finals = "SELECT bucket, source, attempt, count(*) FROM device_results WHERE final GROUP BY 1, 2, 3";
         assert_eq!(scratch.rows(finals).await, "successful|read_back|1|10");
+        // What it stands on is kept: Graph's answer under Graph's id, with what it showed and when.
+        let evidence = scratch.rows("SELECT evidence FROM device_results WHERE final LIMIT 1").await;
+        let evidence: serde_json::Value = serde_json::from_str(&evidence).unwrap();
+        assert_eq!(evidence["actions"][0]["name"], "Reprovision");
+        assert!(evidence["actions"][0]["started_at"].is_string() && evidence["read_at"].is_string(), "{evidence}");
+        assert!(evidence["graph_request_id"].is_string(), "{evidence}");
         assert_eq!((simulator.requests().len(), simulator.ledger().len()), (1, 10));
     }
 
@@ -64,8 +70,9 @@ on_both! {
         let daemon = Daemon::start(&scratch, &simulator, SETTLES).await;
         scratch.request(&simulator, 10).await;
         daemon.until_all_ended(&scratch).await;
-        let attempts = "SELECT bucket, attempt, count(*) FROM device_results GROUP BY 1, 2 ORDER BY 1, 2";
-        assert_eq!(scratch.rows(attempts).await, "successful|2|10\nunknown|1|10");
+        let attempts = "SELECT bucket, source, attempt, count(*) FROM device_results GROUP BY 1, 2, 3 ORDER BY 1, 2";
+        let seen = "successful|answer|2|10\nunknown|answer|1|10\nunknown|read_back|1|10";
+        assert_eq!(scratch.rows(attempts).await, seen);
         assert_eq!(simulator.ledger().len(), 10);
     }
 

@@ -2,5 +2,9 @@
 
 mod answers;
 mod crashes;
+mod file_trouble;
+mod orders;
+mod outages;
+mod pooler;
 mod queue;
 mod tenants;

@@ -474,9 +474,9 @@ impl Database {
                     self.end(id, *bucket, call);
                     continue;
                 }
-                Settlement::QueueAgain { detail } => (EntryState::Queued, Duration::ZERO, detail),
+                Settlement::QueueAgain { detail, .. } => (EntryState::Queued, Duration::ZERO, detail),
                 Settlement::AskAgain { after, detail } => (EntryState::Unknown, *after, detail),
-                Settlement::Hold { detail } => (EntryState::Held, Duration::ZERO, detail),
+                Settlement::Hold { detail, .. } => (EntryState::Held, Duration::ZERO, detail),
             };
             detail.clone_into(&mut entry.wait_reason);
             entry.ready = state == EntryState::Queued;

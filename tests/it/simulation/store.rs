@@ -8,11 +8,12 @@ use chrono::{DateTime, Utc};
 use reprovisiond::domain::answer::Evidence;
 use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Recording, TenantEffect};
+use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, NewRequest, Recorded, ResultFilter, ResultRow, Status, Store,
-    StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, Decide, Enqueued, NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status,
+    Store, StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -144,6 +145,13 @@ impl Store for ModelStore {
     }
 
     async fn release_unsent(&self, worker: WorkerId, under_way: &[CallId]) -> Result<u64, StoreError> {
+        // It takes the tenants' locks, which a COMMIT that is under way still holds.
+        let undecided = {
+            let db = &self.world.state().db;
+            let last = db.calls.iter().map(|call| call.committed).max().unwrap_or_default();
+            last.saturating_sub(db.time)
+        };
+        pass(undecided).await;
         self.verb(|state| {
             let released = state.db.release_unsent(worker, under_way);
             if released > 0 {
@@ -160,11 +168,12 @@ impl Store for ModelStore {
     }
 
     async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
-        // A connection that breaks during COMMIT: the worker hears of it at once, the COMMIT arrives within two minutes.
+        // A connection that breaks during COMMIT: the worker hears of it at once, and the COMMIT arrives later, though not
+        // later than the server bears with a silent transaction.
         let late = {
             let mut state = self.world.state();
             let loses = state.weather.store_loses_answers;
-            (state.chance(loses) && state.chance(0.2)).then(|| state.time(Duration::from_secs(110)))
+            (state.chance(loses) && state.chance(0.2)).then(|| state.time(Duration::from_secs(14)))
         };
         let claimed = self
             .verb(|state| {
@@ -259,6 +268,9 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn register_tenants(&self, _: &[TenantName]) -> Result<(), StoreError> {
+        not_asked()
+    }
+    async fn order(&self, _: &Order) -> Result<Outcome, StoreError> {
         not_asked()
     }
     async fn enqueue(&self, _: &[NewRequest]) -> Result<Enqueued, StoreError> {

@@ -287,6 +287,7 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
         },
         limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: seconds(5, 20) } },
         action: "bulk-reprovision-cloud-pc",
+        database: "a model".to_owned(),
     };
     let mut contract = contract;
     contract.worker.max_calls_in_flight = rng.usize(1..=4);

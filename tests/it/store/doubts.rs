@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use reprovisiond::domain::id::WorkerId;
-use reprovisiond::domain::lifecycle::{Bucket, CallState, TenantEffect};
+use reprovisiond::domain::id::{RequestId, WorkerId};
+use reprovisiond::domain::lifecycle::{Bucket, CallState, Recording, TenantEffect};
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
-use reprovisiond::store::{Intent, Recorded, StoreError};
+use reprovisiond::store::{Evidence, Intent, Recorded, StoreError};
 
 use super::{Db, HOUR, bounds, claim, device, ends, in_doubt, record, requests, requeue, tenant, try_again};
 use crate::support::on_both;
@@ -48,11 +48,15 @@ impl Db {
 }
 
 fn happened() -> Settlement {
-    Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned() }
+    Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned(), evidence: "{\"a\":1}".to_owned() }
 }
 
 fn queue_again() -> Settlement {
-    Settlement::QueueAgain { detail: "not seen".to_owned() }
+    Settlement::QueueAgain { detail: "not seen".to_owned(), evidence: "{\"a\":0}".to_owned() }
+}
+
+fn hold(detail: &str) -> Settlement {
+    Settlement::Hold { detail: detail.to_owned(), evidence: "{\"failed\":\"\"}".to_owned() }
 }
 
 on_both! {
@@ -138,13 +142,13 @@ on_both! {
         let call = db.given_up(&[1, 2, 3]).await.call_id;
         // A person is to decide on one of them: the answer decides.
         let second = db.doubts().await.remove(1);
-        db.settle(&second, Settlement::Hold { detail: "?".to_owned() }).await;
+        db.settle(&second, hold("?")).await;
         let effects = [(1, ends(Bucket::Successful)), (2, ends(Bucket::NotFound)), (3, try_again(HOUR))];
         let recorded = record(&*db.store, call, CallState::Answered, &effects, TenantEffect::Clear).await.unwrap();
         assert_eq!(recorded, Recorded::Done);
         assert_eq!(db.calls().await, "answered|200|");
         assert_eq!(db.queue().await, ["3|queued|1||retry_failed"]);
-        let mut results = db.results().await.split_off(3);
+        let mut results = db.results().await.split_off(4);
         results.sort();
         assert_eq!(results, ["1|1|successful|answer|final", "2|1|not_found|answer|final", "3|1|failed|answer|open"]);
         assert!(!db.store.facts(&[tenant()]).await.unwrap()[0].1.tenant.cautious);
@@ -168,11 +172,30 @@ on_both! {
         }
     }
 
-    async fn what_brings_no_evidence_after_a_call_was_given_up_changes_nothing(scratch: Scratch) {
+    async fn what_settles_nothing_is_kept_on_its_call_once_and_leaves_the_doubt_as_it_is(scratch: Scratch) {
         let db = Db::new(scratch).await;
-        let call = db.given_up(&[1]).await.call_id;
+        let call = db.given_up(&[1, 2]).await.call_id;
+        let first = db.doubts().await.remove(0);
+        db.settle(&first, happened()).await;
+        let rest = "SELECT * FROM reprovision_queue; SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants";
+        let before = db.sql(rest).await;
+        let entries = vec![(RequestId(1), in_doubt()), (RequestId(2), in_doubt())];
+        let recording = Recording { call_id: call, state: CallState::Unknown, entries, tenant: TenantEffect::Caution, surplus: Vec::new() };
+        let evidence = Evidence {
+            http_status: Some(504),
+            graph_request_id: Some("graph-9".to_owned()),
+            response_body: Some("<html>".to_owned()),
+            ..Evidence::default()
+        };
+        assert_eq!(db.store.record(&recording, &evidence).await.unwrap(), Recorded::TooLateFor(1));
+        assert_eq!(db.sql("SELECT state, http_status, graph_request_id, response_body, error_code FROM graph_calls").await, "unknown|504|graph-9|<html>|");
+        assert_eq!(db.sql(rest).await, before);
+        assert_eq!(db.store.facts(&[tenant()]).await.unwrap()[0].1.tenant.open_doubts, 1);
+        // Once: what comes after that, be it an answer, finds the call completed.
         let before = db.everything().await;
-        assert_eq!(db.record(call, CallState::Unknown, &[(1, in_doubt())]).await, Recorded::Superseded);
+        for state in [CallState::Unknown, CallState::Answered] {
+            assert_eq!(db.record(call, state, &[(1, ends(Bucket::Failed)), (2, ends(Bucket::Failed))]).await, Recorded::Superseded);
+        }
         assert_eq!(db.everything().await, before);
     }
 
@@ -192,6 +215,12 @@ on_both! {
         assert_eq!(db.queue().await, ["2|queued|1||not seen", "3|sending|1||"]);
         let finals = db.sql("SELECT request_id, bucket, source FROM device_results WHERE final ORDER BY 1").await;
         assert_eq!(finals, "1|successful|read_back\n4|failed|answer");
+        let beside = db.sql(&format!("SELECT request_id, attempt, bucket, managed_device_id, detail FROM device_results WHERE NOT final AND source = 'answer' AND call_id = '{call}' ORDER BY 1")).await;
+        assert_eq!(beside.lines().collect::<Vec<_>>(), [
+            format!("1|1|failed|{}|came after the request had been settled as successful by read_back: contradicts", device(1)),
+            format!("2|1|failed|{}|came after the request had been queued again by read_back: agrees", device(2)),
+            format!("3|1|failed|{}|came after the request had been queued again by read_back: agrees", device(3)),
+        ]);
         assert_eq!(db.record(again[0].call_id, CallState::Answered, &[(3, ends(Bucket::Successful))]).await, Recorded::Done);
     }
 
@@ -201,11 +230,17 @@ on_both! {
         let doubts = db.doubts().await;
         assert_eq!(doubts.iter().map(|d| d.request_id.0).collect::<Vec<_>>(), [1, 2, 3, 4]);
         let ask_again = Settlement::AskAgain { after: HOUR, detail: "not yet".to_owned() };
-        let hold = Settlement::Hold { detail: "a\0b".to_owned() };
-        let settled: Vec<_> = doubts.iter().cloned().zip([happened(), queue_again(), ask_again.clone(), hold]).collect();
+        let settled: Vec<_> = doubts.iter().cloned().zip([happened(), queue_again(), ask_again.clone(), hold("a\0b")]).collect();
         assert_eq!(db.store.settle(&settled).await.unwrap(), 4);
         assert_eq!(db.queue().await, ["2|queued|1||not seen", "3|unknown|1||not yet", "4|held|1||a\u{fffd}b"]);
-        assert_eq!(db.results().await.split_off(4), ["1|1|successful|read_back|final"]);
+        let kept = db.sql("SELECT request_id, attempt, bucket, source, CASE WHEN final THEN 'final' ELSE 'open' END, detail, evidence FROM device_results WHERE id > 4 ORDER BY 1").await;
+        assert_eq!(kept.lines().collect::<Vec<_>>(), [
+            "1|1|successful|read_back|final|seen|{\"a\":1}",
+            "2|1|unknown|read_back|open|not seen|{\"a\":0}",
+            "4|1|unknown|read_back|open|a\u{fffd}b|{\"failed\":\"\"}",
+        ]);
+        let history = db.sql(&format!("SELECT event, evidence FROM device_history WHERE managed_device_id = '{}' ORDER BY at, step", device(2))).await;
+        assert_eq!(history, "requested|\nunknown|\nunknown|{\"a\":0}");
         let due = format!("SELECT count(*) FROM reprovision_queue WHERE state = 'unknown' AND due_at > {}", db.at(3500));
         assert_eq!(db.sql(&due).await, "1");
         assert!(db.doubts().await.is_empty(), "looked at before its time");
@@ -231,7 +266,7 @@ on_both! {
         assert_eq!(second.entries[0].attempts, 1);
         db.abandon().await;
         let before = db.everything().await;
-        for settlement in [happened(), queue_again(), Settlement::Hold { detail: String::new() }] {
+        for settlement in [happened(), queue_again(), hold("")] {
             assert_eq!(db.settle(&first, settlement).await, 0);
             assert_eq!(db.everything().await, before);
         }
@@ -244,7 +279,7 @@ on_both! {
         let doubt = db.doubts().await.remove(0);
         db.record(call, CallState::Answered, &[(1, ends(Bucket::Failed))]).await;
         let before = db.everything().await;
-        for settlement in [happened(), queue_again(), Settlement::Hold { detail: String::new() }] {
+        for settlement in [happened(), queue_again(), hold("")] {
             assert_eq!(db.settle(&doubt, settlement).await, 0);
             assert_eq!(db.everything().await, before);
         }

@@ -3,6 +3,7 @@
 mod claim;
 mod doubts;
 mod intake;
+mod orders;
 mod prepared;
 mod races;
 mod record;
@@ -107,6 +108,7 @@ impl Db {
         self.sql(
             "SELECT * FROM reprovision_queue ORDER BY request_id; SELECT * FROM graph_calls ORDER BY id;
              SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants ORDER BY name;
+             SELECT * FROM pauses ORDER BY scope, subject; SELECT * FROM operator_actions ORDER BY id;
              SELECT id, started_at, stopped_at FROM workers ORDER BY id",
         )
         .await
@@ -220,5 +222,5 @@ fn tenant() -> TenantName {
 }
 
 async fn open(scratch: &Scratch) -> Result<Arc<dyn Store>, StoreError> {
-    store::open(&DatabaseUrl::parse(&scratch.url).unwrap(), false).await
+    store::open(&DatabaseUrl::parse(&scratch.url).unwrap(), false, store::PATIENCE).await
 }

@@ -3,16 +3,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use reprovisiond::domain::id::WorkerId;
+use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::operator::{Act, Resolution, Scope};
 use reprovisiond::domain::plan::Bounds;
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
-use reprovisiond::store::{Decision, Intent, NewRequest, Recorded, Store, StoreError};
+use reprovisiond::store::{Claim, Decision, Intent, NewRequest, Recorded, Store, StoreError};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::{Db, HOUR, bounds, claim, device, ends, open, record, tenant};
+use super::orders::{order, these};
+use super::{Backend, Db, HOUR, Other, Scratch, bounds, claim, device, ends, open, record, tenant};
 use crate::support::on_both;
 
 const PROCESSES: usize = 4;
@@ -193,7 +195,7 @@ on_both! {
             db.store.stop_worker(worker).await.unwrap();
             db.store.abandon_calls().await.unwrap();
             let doubts = db.store.doubts(&tenant(), &policy, 100).await.unwrap();
-            let happened = Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned() };
+            let happened = Settlement::Final { bucket: Bucket::Successful, detail: "seen".to_owned(), evidence: "{}".to_owned() };
             let forwards: Vec<_> = doubts.iter().cloned().map(|doubt| (doubt, happened.clone())).collect();
             let backwards: Vec<_> = forwards.iter().cloned().rev().collect();
             let answer = effects(&call, &ends(Bucket::Successful));
@@ -211,6 +213,109 @@ on_both! {
             assert_eq!(first.unwrap() + second.unwrap() + by_answer, 6, "in round {round}");
             assert!(db.queue().await.is_empty());
             db.nothing_is_lost_or_ended_twice().await;
+        }
+    }
+
+    async fn a_pause_and_a_claim_at_the_same_moment_agree_on_what_was_under_way(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(2).await;
+        for round in 0..30_u32 {
+            db.ask(&[1 + round]).await;
+            let request = i64::from(1 + round);
+            let scope = match round % 3 {
+                0 => Scope::Tenant(tenant()),
+                1 => Scope::Devices(vec![device(1 + round).parse().unwrap()]),
+                _ => these(&[request]),
+            };
+            let pause = order(Act::Pause, scope.clone());
+            let barrier = Barrier::new(2);
+            let (claimed, paused) = tokio::join!(
+                async { barrier.wait().await; claim(&*stores[0], db.worker, &bounds(), 10).await },
+                async { barrier.wait().await; stores[1].order(&pause).await },
+            );
+            let sent = claimed.unwrap().decision.intents;
+            let paused = paused.unwrap().done.remove(0);
+            let expected = if sent.is_empty() { (1, 0) } else { (0, 1) };
+            assert_eq!((paused.requests, paused.under_way), expected, "in round {round}");
+            // From its commit on, for every worker.
+            assert!(claim(&*stores[0], db.worker, &bounds(), 10).await.unwrap().decision.intents.is_empty());
+            assert_eq!(db.sql(&format!("SELECT count(*) FROM reprovision_queue WHERE request_id = {request} AND state = 'sending'")).await, sent.len().to_string());
+            db.store.order(&order(Act::Resume, scope)).await.unwrap();
+            let mut sent = sent;
+            sent.extend(claim(&*db.store, db.worker, &bounds(), 10).await.unwrap().decision.intents);
+            let call = sent.remove(0);
+            record(&*db.store, call.call_id, CallState::Answered, &effects(&call, &ends(Bucket::Successful)), TenantEffect::Clear).await.unwrap();
+        }
+    }
+
+    async fn what_is_cancelled_is_not_sent_and_what_is_sent_is_not_cancelled(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(3).await;
+        for round in 0..25_u32 {
+            let asked: Vec<u32> = (1..=6).map(|n| n + 6 * round).collect();
+            db.ask(&asked).await;
+            let cancel = match round % 2 {
+                0 => order(Act::Cancel, Scope::Tenant(tenant())),
+                _ => order(Act::Cancel, Scope::Devices(asked.iter().map(|n| device(*n).parse().unwrap()).collect())),
+            };
+            let of_two = Bounds { max_devices: 2, free_slots: 1, ..bounds() };
+            let barrier = Barrier::new(3);
+            let (first, second, cancelled) = tokio::join!(
+                async { barrier.wait().await; claim(&*stores[0], db.worker, &of_two, 2).await },
+                async { barrier.wait().await; claim(&*stores[1], db.worker, &of_two, 2).await },
+                async { barrier.wait().await; stores[2].order(&cancel).await },
+            );
+            let sent = [first.unwrap().decision.intents, second.unwrap().decision.intents].concat();
+            let under_way: usize = sent.iter().map(|call| call.entries.len()).sum();
+            let cancelled = cancelled.unwrap();
+            let ended: u64 = cancelled.done.iter().map(|done| done.requests).sum();
+            assert_eq!((ended + under_way as u64, cancelled.refused.len()), (6, under_way), "in round {round}");
+            for call in sent {
+                let effects = effects(&call, &ends(Bucket::Successful));
+                assert_eq!(record(&*db.store, call.call_id, CallState::Answered, &effects, TenantEffect::Clear).await.unwrap(), Recorded::Done);
+            }
+            assert!(db.queue().await.is_empty());
+            db.nothing_is_lost_or_ended_twice().await;
+        }
+    }
+
+    async fn two_decisions_and_a_late_answer_at_the_same_moment_settle_each_doubt_once(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        let stores = db.stores(3).await;
+        for round in 0..25_u32 {
+            let asked: Vec<u32> = (1..=4).map(|n| n + 4 * round).collect();
+            db.ask(&asked).await;
+            let worker = WorkerId::fresh();
+            db.start_worker(worker).await;
+            db.sql("UPDATE tenants SET cautious = (1 = 0)").await;
+            let call = claim(&*db.store, worker, &bounds(), 10).await.unwrap().decision.intents.remove(0);
+            db.store.stop_worker(worker).await.unwrap();
+            db.store.abandon_calls().await.unwrap();
+            let mut ids: Vec<i64> = call.entries.iter().map(|entry| entry.request_id.0).collect();
+            let one = order(Act::Resolve(Resolution::Successful), these(&ids));
+            ids.reverse();
+            let other = order(Act::Resolve(Resolution::Failed), these(&ids));
+            let answer = effects(&call, &ends(Bucket::Successful));
+            let barrier = Barrier::new(3);
+            let (one, other, recorded) = tokio::join!(
+                async { barrier.wait().await; stores[0].order(&one).await },
+                async { barrier.wait().await; stores[1].order(&other).await },
+                // An effect on the tenant takes its lock too.
+                async { barrier.wait().await; record(&*stores[2], call.call_id, CallState::Answered, &answer, TenantEffect::Clear).await },
+            );
+            let (one, other) = (one.unwrap(), other.unwrap());
+            let resolved: u64 = one.done.iter().chain(&other.done).map(|done| done.requests).sum();
+            let by_answer = match recorded.unwrap() {
+                Recorded::Done => 4,
+                Recorded::TooLateFor(devices) => 4 - devices as u64,
+                Recorded::Superseded => panic!("the answer is lost"),
+            };
+            assert_eq!(resolved + by_answer, 4, "in round {round}");
+            assert_eq!((one.refused.len() + other.refused.len()) as u64, 8 - resolved);
+            assert!(db.queue().await.is_empty());
+            db.nothing_is_lost_or_ended_twice().await;
+            let beside = format!("SELECT count(*) FROM device_results WHERE NOT final AND source = 'answer' AND call_id = '{}'", call.call_id);
+            assert_eq!(db.sql(&beside).await, resolved.to_string());
         }
     }
 
@@ -264,4 +369,35 @@ on_both! {
         assert!(enqueued.iter().all(|e| e.inserted + e.already_there == 50));
         assert_eq!(db.sql("SELECT count(*), count(DISTINCT external_id) FROM request_status WHERE state = 'queued'").await, "50|50");
     }
+}
+
+/// What a worker sees whose connection broke at COMMIT, while the server has not decided it yet. (SQLite has one writer.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_claim_that_may_still_commit_is_released_only_once_it_is_decided() {
+    let db = Db::new(Scratch::new(Backend::Postgres).await).await;
+    db.ask(&[1]).await;
+    let (store, worker) = (open(&db.scratch).await.unwrap(), db.worker);
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let deciding = Arc::new(tokio::sync::Notify::new());
+    let decides = Arc::clone(&deciding);
+    let claiming = tokio::spawn(async move {
+        let decide = |snapshot: reprovisiond::domain::plan::Snapshot| {
+            decides.notify_one();
+            tokio::task::block_in_place(|| wait.lock().unwrap().recv().unwrap());
+            let intent = Intent { call_id: CallId::fresh(), entries: snapshot.entries, digest: "digest".to_owned() };
+            Decision { intents: vec![intent], ..Decision::default() }
+        };
+        store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch: 10 }, &decide).await
+    });
+    let mut other = Other::connect(&db.scratch).await;
+    let mine = "FROM pg_stat_activity WHERE datname = current_database()";
+    deciding.notified().await;
+    let store = open(&db.scratch).await.unwrap();
+    let releasing = tokio::spawn(async move { store.release_unsent(worker, &[]).await });
+    other.until(&format!("EXISTS (SELECT {mine} AND wait_event_type = 'Lock')")).await;
+    go.send(()).unwrap();
+    claiming.await.unwrap().unwrap();
+    assert_eq!(releasing.await.unwrap().unwrap(), 1);
+    assert_eq!(db.queue().await, ["1|queued|0||not_sent"]);
 }

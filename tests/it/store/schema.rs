@@ -1,6 +1,6 @@
 //! One schema on two databases, and what a program says of a database whose schema is not its own.
 
-use reprovisiond::store::StoreError;
+use reprovisiond::store::{self, StoreError};
 
 use super::{Backend, Db, Scratch, open, tenant};
 use crate::support::on_both;
@@ -125,8 +125,8 @@ async fn a_sqlite_file_that_is_not_there_is_created_only_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("queue.db");
     let url = reprovisiond::config::DatabaseUrl::parse(&format!("sqlite:{}", file.display())).unwrap();
-    let Err(StoreError::Schema(sentence)) = reprovisiond::store::open(&url, false).await else { panic!("opened") };
+    let Err(StoreError::Schema(sentence)) = store::open(&url, false, store::PATIENCE).await else { panic!("opened") };
     assert!(sentence.contains("reprovisiond migrate") && !file.exists(), "{sentence}");
-    reprovisiond::store::open(&url, true).await.unwrap().migrate().await.unwrap();
+    store::open(&url, true, store::PATIENCE).await.unwrap().migrate().await.unwrap();
     assert!(file.exists());
 }

@@ -37,10 +37,21 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Migrates the database and starts the daemon, with `settings` as TOML beside database and tenant.
     pub(crate) async fn start(scratch: &Scratch, simulator: &Simulator, settings: &str) -> Self {
+        Self::start_on(&scratch.url, simulator, settings).await
+    }
+
+    /// The same, by another way to the database than its own.
+    pub(crate) async fn start_on(url: &str, simulator: &Simulator, settings: &str) -> Self {
+        let mut daemon = Self::migrated(url, simulator, settings).await;
+        daemon.run(simulator).await;
+        daemon
+    }
+
+    /// Migrates the database and does not start the daemon yet.
+    pub(crate) async fn migrated(url: &str, simulator: &Simulator, settings: &str) -> Self {
         let config = tempfile::tempdir().unwrap();
         let toml = format!(
-            "{settings}\n[database]\nurl = {:?}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
-            scratch.url,
+            "database.url = {url:?}\n{settings}\n[tenants.default]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
             simulator.graph_url(),
             simulator.authority_url(),
             simulator.tenant_id(),
@@ -51,13 +62,25 @@ impl Daemon {
         let mut daemon = Self { child: spawn(&config, &["migrate"]), lines: Arc::default(), config };
         let migrated = daemon.child.wait().await.unwrap();
         assert!(migrated.success(), "{}", read(&mut daemon.child).await);
-        daemon.run(simulator).await;
         daemon
     }
 
-    /// Starts the process again, on the same configuration.
+    /// Starts the process again, on the same configuration, and waits until it works.
     pub(crate) async fn run(&mut self, simulator: &Simulator) {
-        let mut command = command(&self.config, &["run"]);
+        self.spawn(simulator, &[]);
+        self.until_logged("\"started\"").await;
+    }
+
+    /// Changes its configuration for the next start.
+    pub(crate) fn reconfigure(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.config.path().join("reprovisiond.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(&text)).unwrap();
+    }
+
+    /// Starts the process again, by the command `under`, which becomes it.
+    pub(crate) fn spawn(&mut self, simulator: &Simulator, under: &[&str]) {
+        let mut command = command_under(under, &self.config, &["run"]);
         if let Some(ca) = simulator.ca_file() {
             command.env("SSL_CERT_FILE", ca);
         }
@@ -71,10 +94,16 @@ impl Daemon {
                 gathered.lock().unwrap().push(line);
             }
         });
-        self.until("the daemon has started", async || {
-            lines.lock().unwrap().iter().any(|line| line.contains("\"started\""))
-        })
-        .await;
+    }
+
+    /// Until a line of its log contains `text`.
+    pub(crate) async fn until_logged(&self, text: &str) {
+        self.until(text, async || self.logged(text) > 0).await;
+    }
+
+    /// How many lines of its log contain `text`.
+    pub(crate) fn logged(&self, text: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(text)).count()
     }
 
     /// What it has logged so far.
@@ -131,6 +160,13 @@ impl Scratch {
         self.sqlite3_or_psql(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// Runs a command of the program on this database, which ends well.
+    pub(crate) async fn order(&self, args: &[&str]) {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+        let output = program.args(args).args(["--database", &self.url]).output().await.unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// Asks for `n` of the simulator's devices, one row each, in one statement. The reference page's two, one of which
     /// Graph refuses, are left out.
     pub(crate) async fn request(&self, simulator: &Simulator, n: usize) {
@@ -150,9 +186,14 @@ fn spawn(config: &TempDir, args: &[&str]) -> Child {
 }
 
 fn command(config: &TempDir, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+    command_under(&[], config, args)
+}
+
+fn command_under(under: &[&str], config: &TempDir, args: &[&str]) -> Command {
+    let words = [under, &[env!("CARGO_BIN_EXE_reprovisiond")], args].concat();
+    let mut command = Command::new(words[0]);
     command
-        .args(args)
+        .args(&words[1..])
         .arg("--config")
         .arg(config.path().join("reprovisiond.toml"))
         .stdin(Stdio::null())

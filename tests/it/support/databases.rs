@@ -36,10 +36,15 @@ impl Scratch {
     pub(crate) async fn new(backend: Backend) -> Self {
         tokio::task::spawn_blocking(move || match backend {
             Backend::Sqlite => Self::sqlite(),
-            Backend::Postgres => Self::postgres(),
+            Backend::Postgres => Self::postgres(shared_server()),
         })
         .await
         .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))
+    }
+
+    /// A new, empty database in a Postgres server of the test's own.
+    pub(crate) async fn in_server(server: Url) -> Self {
+        tokio::task::spawn_blocking(move || Self::postgres(server)).await.unwrap()
     }
 
     fn sqlite() -> Self {
@@ -50,19 +55,21 @@ impl Scratch {
         Self { url: format!("sqlite://{}", file.display()), place: Place::Sqlite { dir } }
     }
 
-    fn postgres() -> Self {
-        let server = std::env::var("TEST_POSTGRES_URL").unwrap_or_else(|_| {
-            panic!(
-                "TEST_POSTGRES_URL is not set: run the tests with tests/run, which starts a PostgreSQL server for them"
-            )
-        });
-        let server = Url::parse(&server).unwrap_or_else(|e| panic!("TEST_POSTGRES_URL is no URL: {e}"));
+    fn postgres(server: Url) -> Self {
         let database = format!("scratch_{}", Uuid::new_v4().simple());
         psql(&server, &format!("CREATE DATABASE {database}"))
             .unwrap_or_else(|e| panic!("no scratch database in the server at {server} (is tests/run still up?): {e}"));
         let mut url = server.clone();
         url.set_path(&database);
         Self { url: url.into(), place: Place::Postgres { server, database } }
+    }
+
+    /// The file, on SQLite.
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.place {
+            Place::Sqlite { dir } => sqlite_file(dir),
+            Place::Postgres { .. } => panic!("a database in a server is no file"),
+        }
     }
 
     /// The database this is on.
@@ -77,6 +84,12 @@ impl Scratch {
     /// printed: a line a row, columns parted by `|`, no header, no last line break. `Err` is what it complained of.
     pub(crate) async fn sqlite3_or_psql(&self, sql: &str) -> Result<String, String> {
         let (mut client, sql) = (self.client(), sql.to_owned());
+        tokio::task::spawn_blocking(move || answer(&mut client, &sql)).await.unwrap()
+    }
+
+    /// The same by another way to this database, on Postgres.
+    pub(crate) async fn psql_by(&self, url: &str, sql: &str) -> Result<String, String> {
+        let (mut client, sql) = (psql_client(url), sql.to_owned());
         tokio::task::spawn_blocking(move || answer(&mut client, &sql)).await.unwrap()
     }
 
@@ -97,6 +110,13 @@ impl Drop for Scratch {
             eprintln!("scratch database {database} stays behind: {e}");
         }
     }
+}
+
+fn shared_server() -> Url {
+    let server = std::env::var("TEST_POSTGRES_URL").unwrap_or_else(|_| {
+        panic!("TEST_POSTGRES_URL is not set: run the tests with tests/run, which starts a PostgreSQL server for them")
+    });
+    Url::parse(&server).unwrap_or_else(|e| panic!("TEST_POSTGRES_URL is no URL: {e}"))
 }
 
 fn sqlite_file(dir: &TempDir) -> PathBuf {
