@@ -89,7 +89,7 @@ pub(super) struct Database {
     pub(super) sending: BTreeSet<usize>,
     pub(super) finals: BTreeMap<i64, Final>,
     /// Devices and the calls that results say succeeded for them.
-    successes: Vec<(ManagedDeviceId, usize)>,
+    successes: BTreeSet<(ManagedDeviceId, usize)>,
     pub(super) tenants: BTreeMap<TenantName, TenantRow>,
     pub(super) workers: HashMap<WorkerId, WorkerRow>,
     pub(super) breaches: Vec<String>,
@@ -155,7 +155,7 @@ impl Database {
             self.busy.remove(&entry.device);
         }
         if let (Bucket::Successful, Some(call)) = (bucket, call) {
-            self.successes.push((entry.device, call));
+            self.successes.insert((entry.device, call));
         }
         if self.finals.insert(id, Final { bucket, call }).is_some() {
             self.breaches.push(format!("invariant 1 and 6: request {id} has two final results"));
@@ -351,7 +351,7 @@ impl Database {
         let call = &mut self.calls[number];
         let late = match call.state {
             CallState::Sending => false,
-            CallState::Unknown if call.abandoned && recording.state != CallState::Unknown => true,
+            CallState::Unknown if call.abandoned => true,
             _ => return Ok(Recorded::Superseded),
         };
         if recording.entries.len() != call.entries.len() {
@@ -369,8 +369,15 @@ impl Database {
             let state = self.queue.get(&id).filter(|e| e.call == Some(number)).map(|e| e.state);
             match state {
                 Some(EntryState::Sending) if !late => self.entry_effect(id, number, effect, 0),
+                // What settles nothing is kept on the call; its entries have been in doubt since it was given up.
+                Some(EntryState::Unknown | EntryState::Held) if late && recording.state == CallState::Unknown => {}
                 Some(EntryState::Unknown | EntryState::Held) if late => self.entry_effect(id, number, effect, 1),
-                _ if late => too_late += 1,
+                _ if late => {
+                    too_late += 1;
+                    if let EntryEffect::Final { bucket: Bucket::Successful, .. } = effect {
+                        self.successes.insert((self.requests[usize::try_from(id - 1).unwrap()], number));
+                    }
+                }
                 _ => return Err(StoreError::Conflict(format!("record: request {id} is {state:?}"))),
             }
         }

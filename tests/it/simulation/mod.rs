@@ -1,6 +1,6 @@
 //! Seeded histories of the real engine in virtual time: crashes, stops, lost and late answers, slow read-back, outages and
 //! steps of the database's clock, one to five workers. After each step the invariants of the protocol are checked; at the
-//! end everything must have ended. A failure names its seed: `tests/simulate-histories 1 SEED KIND` shows what happened.
+//! end everything must have ended, and truly so: what is successful was carried out, what is not was not. A failure names its seed: `tests/simulate-histories 1 SEED KIND` shows what happened.
 
 mod database;
 mod graph;
