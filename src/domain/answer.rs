@@ -226,6 +226,13 @@ fn throttled(answer: &HttpAnswer, seen: String, received_at: DateTime<Utc>) -> M
     }
 }
 
+/// How long an answer that is no success asks to be left alone, whatever else it means.
+pub fn asks_to_wait(exchange: &Exchange, received_at: DateTime<Utc>) -> Option<Duration> {
+    let Exchange::Answered(answer) = exchange else { return None };
+    let text = answer.retry_after.as_deref().filter(|_| !(200..300).contains(&answer.status))?;
+    retry_after(text, answer.date.unwrap_or(received_at)).filter(|time| !time.is_zero())
+}
+
 /// Longer than this is taken for a mistake of whoever wrote the header.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(24);
 

@@ -154,6 +154,14 @@ pub enum EntryEffect {
     },
 }
 
+impl Recording {
+    /// `leave_alone` as an effect on the tenant.
+    pub fn wait(&self) -> TenantEffect {
+        let reason = "Graph asked with Retry-After to be left alone".to_owned();
+        self.leave_alone.map_or(TenantEffect::None, |delay| TenantEffect::Wait { delay, code: "asked_to_wait", reason })
+    }
+}
+
 /// What an answer means for every call of the tenant, by any worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TenantEffect {
@@ -194,6 +202,8 @@ pub struct Recording {
     pub entries: Vec<(RequestId, EntryEffect)>,
     /// What becomes of its tenant.
     pub tenant: TenantEffect,
+    /// No call of the tenant before this is over, beside that: the answer asked for it and is no throttling.
+    pub leave_alone: Option<Duration>,
     /// Texts in the buckets that no request of this call asked for.
     pub surplus: Vec<String>,
 }

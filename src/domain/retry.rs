@@ -39,6 +39,8 @@ pub struct Ended<'a> {
     pub sent: &'a [Sent],
     /// How many calls of this tenant in a row did not get through before this one.
     pub waits_in_a_row: u32,
+    /// How long the answer asks to be left alone.
+    pub asks_to_wait: Option<Duration>,
     /// The database's now, near enough for expiry.
     pub now: DateTime<Utc>,
 }
@@ -88,7 +90,7 @@ pub fn verdict(
         Meaning::TokenRefused { reason } => (
             CallState::NotCarriedOut,
             requeue("token_refused", None),
-            TenantEffect::Wait { delay: Duration::ZERO, code: "token_refused", reason },
+            TenantEffect::Wait { delay: ended.asks_to_wait.unwrap_or_default(), code: "token_refused", reason },
         ),
         Meaning::Blocked { code, reason } => (
             CallState::NotCarriedOut,
@@ -103,7 +105,9 @@ pub fn verdict(
             Err(_) => (CallState::NotCarriedOut, requeue("isolating", Some(u32::MAX / 2)), TenantEffect::Clear),
         },
     };
-    Recording { call_id: ended.call_id, state, entries, tenant, surplus }
+    // A wait holds that already; beside anything else it holds all the same.
+    let leave_alone = ended.asks_to_wait.filter(|_| !matches!(tenant, TenantEffect::Wait { .. }));
+    Recording { call_id: ended.call_id, state, entries, tenant, leave_alone, surplus }
 }
 
 fn every(ended: &Ended<'_>, effect: impl Fn(&Sent) -> EntryEffect) -> Vec<(RequestId, EntryEffect)> {

@@ -11,7 +11,7 @@ use super::{Tenant, intervals, lease::Lease, millis};
 use crate::chance::Chance;
 use crate::clock::{BootInstant, Clock};
 use crate::config::Retry;
-use crate::domain::answer::{Evidence, meaning};
+use crate::domain::answer::{Evidence, asks_to_wait, meaning};
 use crate::domain::lifecycle::{CallState, EntryEffect, Recording, TenantEffect};
 use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
 use crate::failpoint;
@@ -56,9 +56,16 @@ impl Call {
             .iter()
             .map(|entry| Sent { request_id: entry.request_id, attempts: entry.attempts, expires_at: entry.expires_at })
             .collect();
-        let ended = Ended { call_id: self.intent.call_id, sent: &sent, waits_in_a_row: self.waits_in_a_row, now };
+        let ended = Ended {
+            call_id: self.intent.call_id,
+            sent: &sent,
+            waits_in_a_row: self.waits_in_a_row,
+            asks_to_wait: asks_to_wait(&reply.exchange, now),
+            now,
+        };
         let recording = verdict(meaning, &ended, &self.policy, &mut |n| self.delay(n));
         self.tenant.hold(&recording.tenant);
+        self.tenant.hold(&recording.wait());
         self.log(&recording, &reply.evidence);
         self.record(&recording, &reply.evidence).await;
     }

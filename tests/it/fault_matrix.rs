@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use reprovisiond::config::Tenant;
-use reprovisiond::domain::answer::{Exchange, meaning};
+use reprovisiond::domain::answer::{Exchange, asks_to_wait, meaning};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, RequestId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, TenantEffect};
 use reprovisiond::domain::retry::{Ended, RetryPolicy, Sent, verdict};
@@ -114,11 +114,12 @@ impl Bench {
             if open { Ok(()) } else { Err("too late".to_owned()) }
         });
         let reply = self.graph.reprovision(id, &devices, fence).await;
+        let asks_to_wait = asks_to_wait(&reply.exchange, Utc::now());
         let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, Utc::now());
         let sent: Vec<Sent> = (1..=i64::try_from(n).unwrap())
             .map(|request| Sent { request_id: RequestId(request), attempts: 0, expires_at: None })
             .collect();
-        let ended = Ended { call_id: id, sent: &sent, waits_in_a_row: 0, now: Utc::now() };
+        let ended = Ended { call_id: id, sent: &sent, waits_in_a_row: 0, asks_to_wait, now: Utc::now() };
         let policy =
             RetryPolicy { max_attempts: 3, retry_failed: false, blocked_probe_interval: Duration::from_mins(15) };
         (reply.exchange, verdict(meaning, &ended, &policy, &mut |n| OWN_DELAY * n))
@@ -233,16 +234,18 @@ async fn one_cell(bench: &Bench, status: &StatusFault, done: bool, asks: Option<
     assert!(matches!(&exchange, Exchange::Answered(answer) if answer.status == status.code), "{cell}: {exchange:?}");
     assert_eq!(class(&recording, &cell), expected, "{cell}");
     assert_eq!(bench.counts(), (wiped + if done { 3 } else { 0 }, checks + 1), "{cell}: wipes and last checks");
-    match &recording.tenant {
-        TenantEffect::Wait { delay, code: "throttled", .. } => {
-            // Never early; and not later than the own schedule, or the wish if that is later.
-            let (least, most) = asks.unwrap_or_default();
-            let bounds = OWN_DELAY.max(Duration::from_secs(least))..=OWN_DELAY.max(Duration::from_secs(most));
-            assert!(bounds.contains(delay), "{cell}: waits {delay:?}, not {bounds:?}");
-        }
-        TenantEffect::Wait { delay, .. } => assert_eq!(*delay, Duration::ZERO, "{cell}"),
-        TenantEffect::Block { probe_after, .. } => assert_eq!(*probe_after, Duration::from_mins(15), "{cell}"),
-        _ => {}
+    // Never early, whatever the answer means; and not later than the own schedule, or the wish if that is later.
+    let (own, waits) = match &recording.tenant {
+        TenantEffect::Wait { delay, code: "throttled", .. } => (OWN_DELAY, *delay),
+        TenantEffect::Wait { delay, .. } => (Duration::ZERO, *delay),
+        _ => (Duration::ZERO, recording.leave_alone.unwrap_or_default()),
+    };
+    // Only a success is taken at its word, and makes nobody wait.
+    let (least, most) = asks.filter(|_| !(200..300).contains(&status.code)).unwrap_or_default();
+    let bounds = own.max(Duration::from_secs(least))..=own.max(Duration::from_secs(most));
+    assert!(bounds.contains(&waits), "{cell}: waits {waits:?}, not {bounds:?}");
+    if let TenantEffect::Block { probe_after, .. } = &recording.tenant {
+        assert_eq!(*probe_after, Duration::from_mins(15), "{cell}");
     }
 }
 

@@ -30,7 +30,7 @@ fn minutes(n: u32) -> Duration {
 }
 
 fn decide_with(meaning: Meaning, sent: &[Sent], waits_in_a_row: u32, policy: &RetryPolicy) -> Recording {
-    let ended = Ended { call_id: call_id(), sent, waits_in_a_row, now: noon() };
+    let ended = Ended { call_id: call_id(), sent, waits_in_a_row, asks_to_wait: None, now: noon() };
     verdict(meaning, &ended, policy, &mut minutes)
 }
 
@@ -99,7 +99,7 @@ fn each_meaning_has_its_call_state_its_effect_and_its_word_for_the_tenant() {
     for (meaning, state, effect, tenant) in rows {
         let recording = decide(meaning.clone(), &fresh(3));
         let entries = (0..3).map(|id| (RequestId(id), effect.clone())).collect();
-        let expected = Recording { call_id: call_id(), state, entries, tenant, surplus: vec![] };
+        let expected = Recording { call_id: call_id(), state, entries, tenant, leave_alone: None, surplus: vec![] };
         assert_eq!(recording, expected, "{meaning:?}");
     }
 }
@@ -116,7 +116,7 @@ fn an_answer_ends_each_device_in_its_bucket_leaves_the_unplaced_unknown_and_clea
     let entries = (0..).map(RequestId).zip(effects).collect();
     let (state, tenant) = (CallState::Answered, TenantEffect::Clear);
     let surplus = vec!["stranger".to_owned()];
-    assert_eq!(recording, Recording { call_id: call_id(), state, entries, tenant, surplus });
+    assert_eq!(recording, Recording { call_id: call_id(), state, entries, tenant, leave_alone: None, surplus });
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn lists_that_place_no_device_leave_the_call_in_doubt_the_tenant_cautious_and_th
     let entries = (0..2).map(|id| (RequestId(id), EntryEffect::Unknown { detail: why() })).collect();
     let (state, tenant) = (CallState::Unknown, TenantEffect::Caution);
     let surplus = vec!["stranger".to_owned()];
-    assert_eq!(recording, Recording { call_id: call_id(), state, entries, tenant, surplus });
+    assert_eq!(recording, Recording { call_id: call_id(), state, entries, tenant, leave_alone: None, surplus });
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_failed_device_is_not_tried_again_where_that_could_only_expire() {
 #[test]
 fn a_delay_beyond_every_calendar_fails_an_entry_that_expires_and_does_not_panic() {
     let sent = [Sent { expires_at: Some(DateTime::<Utc>::MAX_UTC), ..fresh(1)[0].clone() }];
-    let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, now: noon() };
+    let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, asks_to_wait: None, now: noon() };
     let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed)]);
     let recording = verdict(meaning, &ended, &policy(), &mut |_| Duration::MAX);
     assert!(is_failure(&recording.entries[0].1), "{recording:?}");
@@ -250,7 +250,7 @@ proptest! {
     fn every_entry_gets_one_effect_in_order(
         (sent, meaning) in any_call(), waits: u32, policy in any_policy(), delay in any_delay(),
     ) {
-        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: waits, now: noon() };
+        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: waits, asks_to_wait: None, now: noon() };
         let recording = verdict(meaning, &ended, &policy, &mut |_| delay);
         let given: Vec<_> = recording.entries.iter().map(|(id, _)| *id).collect();
         prop_assert_eq!(given, sent.iter().map(|sent| sent.request_id).collect::<Vec<_>>());
@@ -292,7 +292,7 @@ proptest! {
         own in any_delay(), asked in prop::option::of(any_delay()), waits: u32,
     ) {
         let sent = fresh(3);
-        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: waits, now: noon() };
+        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: waits, asks_to_wait: None, now: noon() };
         let recording = verdict(throttled(asked), &ended, &policy(), &mut |_| own);
         let TenantEffect::Wait { delay, .. } = recording.tenant else { panic!("{recording:?}") };
         prop_assert!(delay >= own && delay >= asked.unwrap_or_default(), "{:?}", delay);
@@ -307,7 +307,7 @@ proptest! {
         let expires_at = expiry.map(|second| noon() + TimeDelta::seconds(second));
         let sent = [Sent { request_id: RequestId(1), attempts, expires_at }];
         let policy = RetryPolicy { max_attempts, retry_failed, ..policy() };
-        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, now: noon() };
+        let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, asks_to_wait: None, now: noon() };
         let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed)]);
         let recording = verdict(meaning, &ended, &policy, &mut |_| Duration::from_secs(own));
         let in_time = expiry.is_none_or(|expiry| i64::try_from(own).unwrap() < expiry);

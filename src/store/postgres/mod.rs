@@ -248,6 +248,7 @@ impl Store for PostgresStore {
         rows::expect_entries(recording, devices)?;
         // Before any entry's lock, as in every verb.
         tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
+        tenant_effect(&mut tx, &tenant, &recording.wait()).await?;
         let open: Vec<i64> = if late {
             sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
         } else {

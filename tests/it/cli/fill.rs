@@ -81,6 +81,7 @@ impl Filled {
             state,
             entries: entries.iter().enumerate().map(effect).collect(),
             tenant: on_tenant,
+            leave_alone: None,
             surplus: Vec::new(),
         };
         let evidence =

@@ -363,6 +363,7 @@ impl Database {
         let tenant = call.tenant.clone();
         self.sending.remove(&number);
         self.tenant_effect(&tenant, &recording.tenant);
+        self.tenant_effect(&tenant, &recording.wait());
         let mut too_late = 0;
         for (request, effect) in &recording.entries {
             let id = request.0;

@@ -180,7 +180,7 @@ on_both! {
         let rest = "SELECT * FROM reprovision_queue; SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants";
         let before = db.sql(rest).await;
         let entries = vec![(RequestId(1), in_doubt()), (RequestId(2), in_doubt())];
-        let recording = Recording { call_id: call, state: CallState::Unknown, entries, tenant: TenantEffect::Caution, surplus: Vec::new() };
+        let recording = Recording { call_id: call, state: CallState::Unknown, entries, tenant: TenantEffect::Caution, leave_alone: None, surplus: Vec::new() };
         let evidence = Evidence {
             http_status: Some(504),
             graph_request_id: Some("graph-9".to_owned()),

@@ -167,7 +167,9 @@ async fn record(
     let entries = effects.iter().map(|(request, effect)| (RequestId(*request), effect.clone())).collect();
     let answered = matches!(state, CallState::Answered | CallState::NotCarriedOut);
     let evidence = Evidence { http_status: answered.then_some(200), ..Evidence::default() };
-    store.record(&Recording { call_id, state, entries, tenant, surplus: Vec::new() }, &evidence).await
+    store
+        .record(&Recording { call_id, state, entries, tenant, leave_alone: None, surplus: Vec::new() }, &evidence)
+        .await
 }
 
 /// Graph's own word, for good.

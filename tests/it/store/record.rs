@@ -107,7 +107,7 @@ on_both! {
             (RequestId(3), EntryEffect::Unknown { detail: nul() }),
         ];
         let tenant = TenantEffect::Block { code: "forbidden", reason: nul(), probe_after: HOUR };
-        let recording = Recording { call_id, state: CallState::Answered, entries, tenant, surplus: vec![nul(), "x".to_owned()] };
+        let recording = Recording { call_id, state: CallState::Answered, entries, tenant, leave_alone: None, surplus: vec![nul(), "x".to_owned()] };
         assert_eq!(db.store.record(&recording, &evidence).await.unwrap(), Recorded::Done);
         let kept = "a\u{fffd}b'\u{1f4a3}";
         let surplus = if db.scratch.backend() == Backend::Sqlite { "surplus_ids" } else { "array_to_json(surplus_ids)" };

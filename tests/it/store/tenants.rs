@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use reprovisiond::domain::lifecycle::{Bucket, CallState, TenantEffect};
+use reprovisiond::domain::id::RequestId;
+use reprovisiond::domain::lifecycle::{Bucket, CallState, Recording, TenantEffect};
 use reprovisiond::domain::plan::TenantState;
+use reprovisiond::store::Evidence;
 
-use super::{Backend, Db, HOUR, ends, record, requeue, tenant};
+use super::{Backend, Db, HOUR, ends, in_doubt, record, requeue, tenant};
 use crate::support::on_both;
 
 impl Db {
@@ -113,5 +115,17 @@ on_both! {
         let second = record(&*db.store, call, CallState::Answered, &[(1, ends(Bucket::Successful))], TenantEffect::Caution).await;
         second.unwrap();
         assert!(!db.tenant().await.0.cautious, "a superseded record says nothing about the tenant");
+    }
+    async fn an_answer_in_doubt_that_asks_to_be_left_alone_makes_the_tenant_cautious_and_wait(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        db.ask(&[1, 2]).await;
+        let call_id = db.claim().await.remove(0).call_id;
+        let entries = [1, 2].map(|request| (RequestId(request), in_doubt())).to_vec();
+        let then = db.then(3600).await;
+        let recording = Recording { call_id, state: CallState::Unknown, entries, tenant: TenantEffect::Caution, leave_alone: Some(HOUR), surplus: Vec::new() };
+        db.store.record(&recording, &Evidence::default()).await.unwrap();
+        assert!(db.tenant().await.0.cautious);
+        assert!(db.is_ahead("wait_until", 3600, &then).await);
+        assert_eq!(db.sql("SELECT wait_code FROM tenants").await, "asked_to_wait");
     }
 }
