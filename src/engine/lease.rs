@@ -83,11 +83,11 @@ impl Lease {
     }
 }
 
-/// Renews three times in a lease's length, for as long as the process lives.
+/// Renews three times in a lease's length, and more often while that fails, for as long as the process lives.
 pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>, nudge: Arc<Notify>) {
     let mut failing = false;
     loop {
-        tokio::time::sleep(lease.length / 3).await;
+        tokio::time::sleep(lease.length / if failing { 12 } else { 3 }).await;
         let held = lease.holds();
         match lease.renew(&*store).await {
             Ok(()) => {

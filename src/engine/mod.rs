@@ -9,15 +9,16 @@ mod intervals;
 mod lease;
 mod process;
 mod reconcile;
+mod tasks;
+mod tenant;
 
-use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -32,6 +33,8 @@ use crate::failpoint;
 use crate::graph::Graph;
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
+use tasks::{Done, Tasks};
+use tenant::Tenant;
 
 /// What the engine is told.
 #[derive(Debug, Clone)]
@@ -117,58 +120,6 @@ pub struct Engine {
     surroundings: Surroundings,
 }
 
-/// One tenant as this process sees it.
-pub(crate) struct Tenant {
-    name: TenantName,
-    graph: Arc<dyn Graph>,
-    clock: Arc<dyn Clock>,
-    /// No call of this process leaves before then: known at once, before the database has it.
-    hold_until: Mutex<Option<BootInstant>>,
-}
-
-impl Tenant {
-    fn hold(&self, effect: &TenantEffect) {
-        let time = match effect {
-            TenantEffect::Wait { delay, .. } => *delay,
-            TenantEffect::Block { probe_after, .. } => *probe_after,
-            _ => return,
-        };
-        let mut held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = self.clock.now().plus(time);
-        *held = Some(held.map_or(until, |other| other.max(until)));
-    }
-
-    fn held(&self) -> bool {
-        let held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
-        held.is_some_and(|until| self.clock.now() < until)
-    }
-}
-
-/// What a finished task was.
-enum Done {
-    Call,
-    Token(TenantName),
-}
-
-/// Tasks under way, and what each is about.
-#[derive(Default)]
-struct Tasks {
-    set: JoinSet<Done>,
-    calls: HashMap<Id, CallId>,
-    fetching_tokens: HashSet<TenantName>,
-}
-
-impl Tasks {
-    fn finish(&mut self, finished: Result<(Id, Done), JoinError>) -> Result<(), EngineError> {
-        let (id, done) = finished.map_err(|error| EngineError::Task(error.to_string()))?;
-        self.calls.remove(&id);
-        if let Done::Token(tenant) = done {
-            self.fetching_tokens.remove(&tenant);
-        }
-        Ok(())
-    }
-}
-
 /// Whether the database was last seen well, so that an outage is logged once and its end once.
 #[derive(Default)]
 struct DatabaseHealth {
@@ -186,10 +137,7 @@ impl Engine {
         worker: WorkerId,
         surroundings: Surroundings,
     ) -> Self {
-        let tenant = |(name, graph)| {
-            let clock = Arc::clone(&surroundings.clock);
-            Arc::new(Tenant { name, graph, clock, hold_until: Mutex::default() })
-        };
+        let tenant = |(name, graph)| Arc::new(Tenant::new(name, graph, Arc::clone(&surroundings.clock)));
         let tenants = graphs.into_iter().map(tenant).collect();
         let lease = Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock)));
         Self { store, tenants, settings, worker, lease, surroundings }
@@ -226,10 +174,19 @@ impl Engine {
             self.surroundings.clone(),
         ));
 
+        // The deadline counts from the order to stop, whatever step of a pass that comes in.
+        let stopped_at = Arc::new(OnceLock::new());
+        let (note, stopping) = (Arc::clone(&stopped_at), stop.clone());
+        background.spawn(async move {
+            stopping.cancelled().await;
+            note.get_or_init(tokio::time::Instant::now);
+            std::future::pending::<()>().await;
+        });
+
         let mut tasks = Tasks::default();
         let mut health = DatabaseHealth::default();
         while !stop.is_cancelled() {
-            let look_again_in = self.pass(&mut tasks, &mut health).await;
+            let look_again_in = self.pass(&mut tasks, &mut health, &stop).await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
@@ -246,15 +203,20 @@ impl Engine {
                 () = tokio::time::sleep(look_again_in) => {}
             }
         }
-        self.drain(&mut tasks, background).await
+        let stopped_at = *stopped_at.get_or_init(tokio::time::Instant::now);
+        self.drain(&mut tasks, background, stopped_at + self.settings.worker.drain_timeout).await
     }
 
     /// The lease is kept until the calls in flight have ended, and not after the worker has been ended.
-    async fn drain(&self, tasks: &mut Tasks, mut background: JoinSet<()>) -> Result<Stopped, EngineError> {
+    async fn drain(
+        &self,
+        tasks: &mut Tasks,
+        mut background: JoinSet<()>,
+        deadline: tokio::time::Instant,
+    ) -> Result<Stopped, EngineError> {
         if !tasks.calls.is_empty() {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
-        let deadline = tokio::time::Instant::now() + self.settings.worker.drain_timeout;
         while !tasks.calls.is_empty() {
             match tokio::time::timeout_at(deadline, tasks.set.join_next_with_id()).await {
                 Ok(Some(finished)) => tasks.finish(finished)?,
@@ -282,8 +244,8 @@ impl Engine {
     }
 
     /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
-    async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Duration {
-        match self.try_pass(tasks, health).await {
+    async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
+        match self.try_pass(tasks, health, stop).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
                     info!(database = self.settings.database, attempts = health.failures, "the database is back");
@@ -307,7 +269,12 @@ impl Engine {
         }
     }
 
-    async fn try_pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth) -> Result<Duration, StoreError> {
+    async fn try_pass(
+        &self,
+        tasks: &mut Tasks,
+        health: &mut DatabaseHealth,
+        stop: &CancellationToken,
+    ) -> Result<Duration, StoreError> {
         if health.unsure {
             let under_way: Vec<CallId> = tasks.calls.values().copied().collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
@@ -322,6 +289,9 @@ impl Engine {
         let mut look_again_in = Duration::MAX;
         let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
         for (name, facts) in self.store.facts(&self.names()).await? {
+            if stop.is_cancelled() {
+                break;
+            }
             let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) else { continue };
             let bounds = self.bounds(tasks);
             let wants = attention(&facts, &bounds);

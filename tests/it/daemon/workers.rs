@@ -47,7 +47,7 @@ async fn share(scratch: &Scratch, workers: usize) {
 }
 
 async fn wait_together(scratch: &Scratch, workers: usize) {
-    let faults: FaultScript = "429:2@3,503:2@12".parse().unwrap();
+    let faults: FaultScript = "429:4@3,503:4@12".parse().unwrap();
     let simulator = Simulator::start(Options { latency: Duration::from_millis(100), faults, ..calm() }).unwrap();
     let daemons = start(scratch, &simulator, workers, &small_calls("")).await;
     scratch.request(&simulator, 100).await;
@@ -58,13 +58,11 @@ async fn wait_together(scratch: &Scratch, workers: usize) {
     assert_eq!(refusals.len(), 2);
     for refusal in refusals {
         let told = refusal.answered_at.unwrap();
-        let sent = |from: i64, to: i64| {
-            let (from, to) = (told + TimeDelta::milliseconds(from), told + TimeDelta::milliseconds(to));
-            requests.iter().filter(|request| request.at > from && request.at < to).collect::<Vec<_>>()
-        };
-        // Each of the others may have made its intent before the refusal was committed, and its call takes longer than that.
-        assert!(sent(0, 2000).len() < workers, "told at {told} to wait two seconds: {:#?}", sent(0, 2000));
-        assert_eq!(sent(500, 2000), Vec::<&ActionRequest>::new(), "told at {told} to wait two seconds");
+        // The others know of it once it is committed, which on SQLite means: once it is the writer's turn. Until then they may
+        // make an intent; two seconds are a bound for that, not a measure of it.
+        let (from, to) = (told + TimeDelta::seconds(2), told + TimeDelta::seconds(4));
+        let early: Vec<_> = requests.iter().filter(|request| request.at > from && request.at < to).collect();
+        assert_eq!(early, Vec::<&ActionRequest>::new(), "told at {told} to wait four seconds");
     }
 }
 

@@ -7,7 +7,7 @@ use reprovisiond::domain::lifecycle::{Bucket, CallState, Recording, TenantEffect
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{Evidence, Intent, Recorded, StoreError};
 
-use super::{Db, HOUR, bounds, claim, device, ends, in_doubt, record, requests, requeue, tenant, try_again};
+use super::{Backend, Db, HOUR, bounds, claim, device, ends, in_doubt, record, requests, requeue, tenant, try_again};
 use crate::support::on_both;
 
 const POLICY: ReconcilePolicy = ReconcilePolicy {
@@ -31,6 +31,15 @@ impl Db {
     async fn start_again(&self) {
         self.store.renew_lease(self.worker, HOUR).await.unwrap();
         self.sql("UPDATE tenants SET cautious = (1 = 0)").await;
+    }
+
+    /// Takes away what keeps evidence as it is, so that a test can say when something happened.
+    async fn let_calls_be_changed(&self) {
+        let triggers = ["graph_calls_intent_stands", "graph_calls_complete_once"];
+        let table = if self.scratch.backend() == Backend::Sqlite { "" } else { " ON graph_calls" };
+        for trigger in triggers {
+            self.sql(&format!("DROP TRIGGER {trigger}{table}")).await;
+        }
     }
 
     async fn doubts(&self) -> Vec<Doubt> {
@@ -299,5 +308,42 @@ on_both! {
         let seen: Vec<_> = doubts.iter().map(|d| (d.request_id.0, d.device.to_string(), d.call_id, d.attempts, d.explained)).collect();
         assert_eq!(seen, [(2, device(1), call, 1, 1), (3, device(2), call, 1, 0)]);
         assert!(doubts.iter().all(|d| d.sent_at <= d.given_up_at && d.given_up_at <= d.now));
+    }
+
+    async fn a_call_accounts_for_an_action_by_when_it_ended_however_long_it_took(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        db.ask(&[1]).await;
+        let slow = db.claim().await.remove(0).call_id;
+        db.record(slow, CallState::Answered, &[(1, ends(Bucket::Successful))]).await;
+        db.given_up(&[1]).await;
+        db.let_calls_be_changed().await;
+        for (ended, explained) in [(0, 1), (-600, 0)] {
+            db.sql(&format!("UPDATE graph_calls SET sent_at = {}, finished_at = {} WHERE id = '{slow}'", db.at(-3600), db.at(ended))).await;
+            assert_eq!(db.doubts().await[0].explained, explained, "{ended}");
+        }
+    }
+
+    async fn a_doubt_that_lies_in_the_future_is_looked_at_at_once(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        db.given_up(&[1]).await;
+        db.let_calls_be_changed().await;
+        db.sql(&format!("UPDATE reprovision_queue SET due_at = {}", db.at(3600))).await;
+        assert!(db.doubts().await.is_empty());
+        for column in ["sent_at", "finished_at"] {
+            db.sql(&format!("UPDATE graph_calls SET {column} = {}", db.at(7200))).await;
+            assert_eq!(db.doubts().await.len(), 1, "{column}");
+            db.sql(&format!("UPDATE graph_calls SET {column} = {}", db.at(0))).await;
+        }
+    }
+
+    async fn a_heartbeat_in_the_future_is_no_sign_of_life(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        db.ask(&[1]).await;
+        let call = db.claim().await.remove(0).call_id;
+        db.sql(&format!("UPDATE workers SET heartbeat_at = {}, lease_expires_at = {}", db.at(5), db.at(65))).await;
+        assert!(db.store.abandon_calls().await.unwrap().is_empty(), "clocks of two hosts are never quite the same");
+        db.sql(&format!("UPDATE workers SET heartbeat_at = {}, lease_expires_at = {}", db.at(3600), db.at(3660))).await;
+        let given_up: Vec<_> = db.store.abandon_calls().await.unwrap().iter().map(|call| call.call_id).collect();
+        assert_eq!(given_up, [call]);
     }
 }

@@ -1,0 +1,34 @@
+//! The tasks of a process: calls, and tokens that are being fetched.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::task::{Id, JoinError, JoinSet};
+
+use super::EngineError;
+use crate::domain::id::{CallId, TenantName};
+
+/// What a finished task was.
+pub(super) enum Done {
+    Call,
+    Token(TenantName),
+}
+
+/// Tasks under way, and what each is about.
+#[derive(Default)]
+pub(super) struct Tasks {
+    pub(super) set: JoinSet<Done>,
+    pub(super) calls: HashMap<Id, CallId>,
+    pub(super) fetching_tokens: HashSet<TenantName>,
+}
+
+impl Tasks {
+    /// A task has ended.
+    pub(super) fn finish(&mut self, finished: Result<(Id, Done), JoinError>) -> Result<(), EngineError> {
+        let (id, done) = finished.map_err(|error| EngineError::Task(error.to_string()))?;
+        self.calls.remove(&id);
+        if let Done::Token(tenant) = done {
+            self.fetching_tokens.remove(&tenant);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! A tenant, as the process that serves it sees it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::clock::{BootInstant, Clock};
+use crate::domain::id::TenantName;
+use crate::domain::lifecycle::TenantEffect;
+use crate::graph::Graph;
+
+/// One tenant as this process sees it.
+pub(super) struct Tenant {
+    pub(super) name: TenantName,
+    pub(super) graph: Arc<dyn Graph>,
+    clock: Arc<dyn Clock>,
+    /// No call of this process leaves before then: known at once, before the database has it.
+    hold_until: Mutex<Option<BootInstant>>,
+}
+
+impl Tenant {
+    pub(super) fn new(name: TenantName, graph: Arc<dyn Graph>, clock: Arc<dyn Clock>) -> Self {
+        Self { name, graph, clock, hold_until: Mutex::default() }
+    }
+
+    /// Nothing leaves before the end of what this asks for.
+    pub(super) fn hold(&self, effect: &TenantEffect) {
+        let time = match effect {
+            TenantEffect::Wait { delay, .. } => *delay,
+            TenantEffect::Block { probe_after, .. } => *probe_after,
+            _ => return,
+        };
+        let mut held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = self.clock.now().plus(time);
+        *held = Some(held.map_or(until, |other| other.max(until)));
+    }
+
+    /// Whether it must not leave now.
+    pub(super) fn held(&self) -> bool {
+        let held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
+        held.is_some_and(|until| self.clock.now() < until)
+    }
+}
