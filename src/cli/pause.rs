@@ -18,7 +18,7 @@ It holds from the moment this command ends, for every worker: no further call is
 paused. Calls that were under way before are not affected; their number is shown. A pause of a
 device holds for its future requests too. What is paused can still expire.
 
-Exit code 1: a tenant, device or request is not known, or has ended. The others are paused.")]
+Exit code 1: a tenant or request is not known, or the request has ended. The others are paused.")]
 pub(crate) struct PauseArgs {
     #[command(flatten)]
     order: OrderArgs,

@@ -17,7 +17,7 @@ use crate::domain::operator::Act;
 It ends the pause of just what is named: a device or a request that is paused by itself stays so when
 its tenant is resumed, and the other way round. What is still held back is shown.
 
-Exit code 1: a tenant, device or request is not known, or has ended. The others are resumed.")]
+Exit code 1: a tenant or request is not known, or the request has ended. The others are resumed.")]
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     order: OrderArgs,

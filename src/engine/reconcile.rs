@@ -40,7 +40,13 @@ pub(super) type FirstSeen = HashMap<(RequestId, CallId), BootInstant>;
 impl Reconciler {
     /// Runs for as long as the process lives.
     pub(super) async fn run(mut self) {
-        let pause = self.settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30));
+        let pause = match self.settings.unknown_policy {
+            UnknownPolicy::ReadBack => {
+                self.settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30))
+            }
+            // There is nothing to wait for before a person is asked.
+            UnknownPolicy::Hold => Duration::from_secs(1),
+        };
         let mut failing = false;
         loop {
             match self.round().await {
@@ -157,7 +163,7 @@ fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
         _ => None,
     });
     if held > 0 {
-        error!(tenant = %tenant.name, held, seen, "devices in doubt could not be settled by reading back: a person must decide");
+        error!(tenant = %tenant.name, held, seen, "devices in doubt could not be settled by reading back: a person must decide, and `reprovisiond status` says how");
     }
     if ended + queued_again > 0 || open > 0 {
         info!(tenant = %tenant.name, ended, queued_again, still_open = open, seen, "devices in doubt were read back");

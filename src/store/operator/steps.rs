@@ -24,7 +24,7 @@ pub(in crate::store) async fn carry_out(steps: &mut impl Steps, order: &Order) -
 /// A pause of the scope itself begins or ends; another that holds the same requests back stays.
 async fn hold(steps: &mut impl Steps, order: &Order) -> Result<Outcome, StoreError> {
     let pausing = order.act == Act::Pause;
-    let (mut subjects, refused) = subjects(steps, &order.scope).await?;
+    let (mut subjects, refused) = subjects(steps, order).await?;
     if order.scope == Scope::All {
         // Every tenant has a pause of its own; ordered at once, it is one action.
         subjects.kind = ScopeKind::Tenant;
@@ -66,7 +66,7 @@ async fn hold(steps: &mut impl Steps, order: &Order) -> Result<Outcome, StoreErr
 
 /// Ends what was not sent; what was is refused, entry by entry.
 async fn cancel(steps: &mut impl Steps, order: &Order) -> Result<Outcome, StoreError> {
-    let (subjects, mut refused) = subjects(steps, &order.scope).await?;
+    let (subjects, mut refused) = subjects(steps, order).await?;
     let after_intent = [EntryState::Sending, EntryState::Unknown, EntryState::Held];
     let (queued, others) = look(steps, &subjects, &[EntryState::Queued], &after_intent).await?;
     refused.extend(without_entry(steps, &subjects, queued.iter().chain(&others)).await?);
@@ -77,7 +77,7 @@ async fn cancel(steps: &mut impl Steps, order: &Order) -> Result<Outcome, StoreE
 
 /// Ends doubts on a person's word. Of a tenant, or of all, only those that wait for a person.
 async fn resolve(steps: &mut impl Steps, order: &Order, decision: Resolution) -> Result<Outcome, StoreError> {
-    let (subjects, mut refused) = subjects(steps, &order.scope).await?;
+    let (subjects, mut refused) = subjects(steps, order).await?;
     let (states, others): (&[EntryState], &[EntryState]) = match subjects.kind {
         ScopeKind::All | ScopeKind::Tenant => (&[EntryState::Held], &[]),
         _ => (&[EntryState::Unknown, EntryState::Held], &[EntryState::Queued, EntryState::Sending]),
@@ -187,9 +187,9 @@ impl Subjects {
 }
 
 /// Locks what an order needs and sorts out what is not there, or has ended.
-async fn subjects(steps: &mut impl Steps, scope: &Scope) -> Result<(Subjects, Vec<Refused>), StoreError> {
+async fn subjects(steps: &mut impl Steps, order: &Order) -> Result<(Subjects, Vec<Refused>), StoreError> {
     let mut refused = Vec::new();
-    let subjects = match scope {
+    let subjects = match &order.scope {
         Scope::All => Subjects { kind: ScopeKind::All, names: steps.lock_tenants(None).await?, requests: Vec::new() },
         Scope::Tenant(tenant) => {
             let names = steps.lock_tenants(Some(tenant)).await?;
@@ -204,8 +204,10 @@ async fn subjects(steps: &mut impl Steps, scope: &Scope) -> Result<(Subjects, Ve
             let mut names: Vec<String> = devices.iter().map(ManagedDeviceId::to_string).collect();
             once_each(&mut names);
             let known = steps.known_devices(&names).await?;
+            // A device may be paused before anybody has asked for it: its future requests wait too.
+            let ahead = matches!(order.act, Act::Pause | Act::Resume);
             names.retain(|device| {
-                let there = known.contains(device);
+                let there = ahead || known.contains(device);
                 if !there {
                     refused.push(Refused::NoSuchDevice(device.clone()));
                 }

@@ -172,6 +172,15 @@ on_both! {
         assert_eq!(requests(&db.claim().await), [[1, 2]]);
     }
 
+    async fn a_device_may_be_paused_before_anybody_has_asked_for_it(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        assert_eq!(db.order(Act::Pause, devices(&[1])).await.refused, []);
+        db.ask(&[1, 2]).await;
+        assert_eq!(requests(&db.claim().await), [[2]]);
+        assert_eq!(db.order(Act::Resume, devices(&[1])).await.refused, []);
+        assert_eq!(requests(&db.claim().await), [[1]]);
+    }
+
     async fn what_is_not_known_or_has_ended_is_refused_and_leaves_no_action(scratch: Scratch) {
         let db = Db::new(scratch).await;
         db.ask(&[1]).await;
@@ -182,11 +191,13 @@ on_both! {
         for act in [Act::Pause, Act::Resume, Act::Cancel, Act::Resolve(Resolution::Retry)] {
             let unknown = db.order(act, Scope::Tenant("nobody".parse().unwrap())).await;
             assert_eq!(unknown.refused, [Refused::NoSuchTenant("nobody".to_owned())]);
-            let unknown = db.order(act, devices(&[9, 9])).await;
-            assert_eq!(unknown.refused, [Refused::NoSuchDevice(device(9))]);
             let mixed = db.order(act, these(&[1, 77, 1])).await;
             assert_eq!(mixed.refused, [ended.clone(), Refused::NoSuchRequest(RequestId(77))]);
             assert!(unknown.done.is_empty() && mixed.done.is_empty());
+        }
+        for act in [Act::Cancel, Act::Resolve(Resolution::Retry)] {
+            let unknown = db.order(act, devices(&[9, 9])).await;
+            assert_eq!((unknown.refused, unknown.done.len()), (vec![Refused::NoSuchDevice(device(9))], 0));
         }
         assert_eq!(db.everything().await, before);
         let idle = db.order(Act::Cancel, devices(&[1])).await;
