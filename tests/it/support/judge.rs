@@ -112,8 +112,9 @@ pub(crate) async fn nothing_left_late(scratch: &Scratch, simulator: &Simulator, 
         .collect();
     for request in simulator.requests() {
         let intended = intents[request.client_request_id.as_deref().unwrap()];
-        // It may have been written in time and read a moment later.
-        let late = request.at - intended > send_within + TimeDelta::milliseconds(500);
+        // It may have been written in time and read a moment later, on a machine that has much to do; what was stopped past
+        // its lease would come two seconds late.
+        let late = request.at - intended > send_within + TimeDelta::milliseconds(1200);
         assert!(!late, "{run}: intended at {intended}, and yet {request:?}");
     }
 }
