@@ -41,13 +41,13 @@ async fn without_the_setting_the_daemon_names_it() {
     let bouncer = Bouncer::before(&scratch);
     let simulator = Simulator::start(calm()).unwrap();
     bouncer.until_up().await;
-    // Names that somebody else has left on both connections.
+    // Names that somebody else has left on a connection.
     let prepare = (1..20).map(|n| format!("PREPARE sqlx_s_{n} AS SELECT 1;")).collect::<Vec<_>>().concat();
     let mut daemon =
         Daemon::migrated(&format!("{}&statement-cache-capacity=0", bouncer.url(&scratch)), &simulator, "").await;
     tokio::join!(bouncer.rows(&scratch, &prepare), bouncer.rows(&scratch, "SELECT 1"));
     daemon.reconfigure(|text| text.replace("&statement-cache-capacity=0", ""));
     daemon.spawn(&simulator, &[]);
-    assert_eq!(daemon.ended().await.code(), Some(1));
+    // At its start or later, as the pooler gives it connections.
     daemon.until_logged("add statement-cache-capacity=0").await;
 }
