@@ -11,7 +11,8 @@ use super::diagnose::{About, Complaint, Finding, Origin, shown};
 use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField};
 use super::setting::Setting;
 use super::tenant::{self, Cloud};
-use super::{Action, Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use super::{Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::rate::Rate;
 

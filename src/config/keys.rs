@@ -8,7 +8,8 @@ use super::draft::{Slot, TenantDraft};
 use super::setting::{Setting, one_of};
 use super::sources::PREFIX;
 use super::tenant::{self, Cloud};
-use super::{Action, Config, UnknownPolicy};
+use super::{Config, UnknownPolicy};
+use crate::domain::action::Action;
 
 /// What stands for a tenant's name in the path of a key.
 pub(super) const TENANT_PREFIX: &str = "tenants.NAME.";
@@ -123,9 +124,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "graph.action",
         "bulk-reprovision-cloud-pc",
-        Setting::Word(&[(Action::BulkReprovisionCloudPc.as_str(), |c| {
-            c.graph.action = Action::BulkReprovisionCloudPc;
-        })]),
+        Setting::Word(&[("bulk-reprovision-cloud-pc", |c| c.graph.action = Action::BulkReprovisionCloudPc)]),
         "The Graph action that is called",
     ),
     key(

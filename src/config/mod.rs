@@ -39,6 +39,7 @@ pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::reference;
 pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
 pub use self::sources::Sources;
+use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::rate::Rate;
 
@@ -103,22 +104,6 @@ pub struct Graph {
     pub action: Action,
     /// Time for a whole call, from connecting to the last byte.
     pub call_timeout: Duration,
-}
-
-/// The Graph action that reprovisions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// `POST /beta/deviceManagement/managedDevices/bulkReprovisionCloudPc`.
-    BulkReprovisionCloudPc,
-}
-
-impl Action {
-    /// The word in the configuration and in `graph_calls.action`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BulkReprovisionCloudPc => "bulk-reprovision-cloud-pc",
-        }
-    }
 }
 
 /// `[retry]`

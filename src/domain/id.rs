@@ -72,6 +72,17 @@ impl fmt::Display for ManagedDeviceId {
     }
 }
 
+/// A Cloud PC's own ID. It stays when the Cloud PC is reprovisioned, where its managed device ID need not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CloudPcId(pub Uuid);
+
+impl fmt::Display for CloudPcId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_hyphenated().fmt(f)
+    }
+}
+
 /// One POST to Graph. Sent as `client-request-id`, so that Microsoft's support can find the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -1,5 +1,6 @@
 //! What the daemon decides, as pure functions over plain data: no IO, no clock, no randomness.
 
+pub mod action;
 pub mod answer;
 pub mod id;
 pub mod lifecycle;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::id::{CallId, ManagedDeviceId, RequestId};
+use super::action::Action;
+use super::id::{CallId, CloudPcId, ManagedDeviceId, RequestId};
 use super::lifecycle::Bucket;
 use super::printable::printable;
 
@@ -17,6 +18,10 @@ pub struct Doubt {
     pub device: ManagedDeviceId,
     /// The call that may have been carried out.
     pub call_id: CallId,
+    /// What it called.
+    pub action: Action,
+    /// The device's Cloud PC, where the call named it.
+    pub cloud_pc: Option<CloudPcId>,
     /// When its intent was committed: it was not sent before, by the database's clock.
     pub sent_at: DateTime<Utc>,
     /// When it was given up: it was not sent after, by the database's clock.
@@ -34,7 +39,28 @@ pub struct Doubt {
     pub read_took: Duration,
 }
 
-/// One entry of `getCloudPcRemoteActionResults`.
+impl Doubt {
+    /// What is to be read back.
+    pub fn subject(&self) -> Subject {
+        Subject { call_id: self.call_id, action: self.action, device: self.device, cloud_pc: self.cloud_pc }
+    }
+}
+
+/// Whose remote actions are read, by the interface of the call that they are to tell about: the setting may have changed
+/// since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// The call.
+    pub call_id: CallId,
+    /// What it called.
+    pub action: Action,
+    /// The device.
+    pub device: ManagedDeviceId,
+    /// Its Cloud PC, where the call named it.
+    pub cloud_pc: Option<CloudPcId>,
+}
+
+/// One entry of a device's remote action results (`cloudPcRemoteActionResult`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteAction {
     /// `actionName`
@@ -43,6 +69,10 @@ pub struct RemoteAction {
     pub state: String,
     /// `startDateTime`, by Graph's clock.
     pub started_at: Option<DateTime<Utc>>,
+    /// `lastUpdatedDateTime`, by Graph's clock.
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Code and message of `statusDetail` (or `statusDetails`), where Graph gives one.
+    pub status_detail: Option<String>,
 }
 
 /// What reading back gave.
@@ -300,6 +330,8 @@ mod tests {
             request_id: RequestId(1),
             device: uuid::Uuid::from_u128(1).try_into().unwrap(),
             call_id: CallId(uuid::Uuid::from_u128(2)),
+            action: Action::BulkReprovisionCloudPc,
+            cloud_pc: None,
             sent_at: at(0),
             given_up_at: at(60),
             attempts: 1,
@@ -311,7 +343,13 @@ mod tests {
     }
 
     fn action(name: &str, started: Option<i64>) -> RemoteAction {
-        RemoteAction { name: name.to_owned(), state: "active".to_owned(), started_at: started.map(at) }
+        RemoteAction {
+            name: name.to_owned(),
+            state: "active".to_owned(),
+            started_at: started.map(at),
+            updated_at: None,
+            status_detail: None,
+        }
     }
 
     fn seen(actions: &[RemoteAction], doubt: &Doubt) -> &'static str {

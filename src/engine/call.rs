@@ -15,7 +15,7 @@ use crate::domain::answer::{Evidence, asks_to_wait, meaning};
 use crate::domain::lifecycle::{CallState, EntryEffect, Recording, TenantEffect};
 use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
 use crate::failpoint;
-use crate::graph::Fence;
+use crate::graph::{Fence, Outgoing};
 use crate::store::{Intent, Recorded, Store};
 
 /// An answer is in the process only until it is recorded: once the database is back it is not left there for long.
@@ -45,8 +45,10 @@ impl Call {
     /// Makes the call and records what came of it, however long the database takes.
     pub(super) async fn run(self) {
         let devices: Vec<_> = self.intent.entries.iter().map(|entry| entry.device).collect();
+        let outgoing =
+            Outgoing { call: self.intent.call_id, devices: devices.clone(), cloud_pcs: self.intent.cloud_pcs.clone() };
         failpoint::reach("after-intent");
-        let reply = self.tenant.graph.reprovision(self.intent.call_id, &devices, self.fence()).await;
+        let reply = self.tenant.graph.reprovision(&outgoing, self.fence()).await;
         failpoint::reach("after-answer");
         let now = self.now();
         let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, now);

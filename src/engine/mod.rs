@@ -25,12 +25,13 @@ use tracing::{debug, error, info, warn};
 use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Config, Limits, Reconcile, Retry, Worker};
+use crate::domain::action::Action;
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
-use crate::graph::Graph;
+use crate::graph::{Composed, Graph};
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
 use tasks::{Done, Tasks};
@@ -50,7 +51,7 @@ pub struct Settings {
     /// `[limits]`
     pub limits: Limits,
     /// `graph_calls.action`
-    pub action: &'static str,
+    pub action: Action,
     /// The database as it may be shown: what is wrong with it is of no use without which it is.
     pub database: String,
 }
@@ -63,7 +64,7 @@ impl From<&Config> for Settings {
             retry: config.retry.clone(),
             reconcile: config.reconcile.clone(),
             limits: config.limits.clone(),
-            action: config.graph.action.as_str(),
+            action: config.graph.action,
             database: config.database.url.to_string(),
         }
     }
@@ -296,7 +297,7 @@ impl Engine {
             let bounds = self.bounds(tasks);
             let wants = attention(&facts, &bounds);
             soonest(wants.look_again_in);
-            let token = tenant.graph.has_token();
+            let token = tenant.graph.ready();
             if wants.call && !token {
                 self.fetch_token(tenant, &facts, tasks);
             }
@@ -339,7 +340,9 @@ impl Engine {
             let plan = plan(snapshot, bounds);
             let intent = |entries: Vec<Entry>| {
                 let devices: Vec<_> = entries.iter().map(|entry| entry.device).collect();
-                Intent { call_id: CallId::fresh(), digest: tenant.graph.digest(&devices), entries }
+                let call_id = CallId::fresh();
+                let Composed { digest, cloud_pcs } = tenant.graph.compose(call_id, &devices);
+                Intent { call_id, entries, digest, cloud_pcs }
             };
             Decision {
                 intents: plan.calls.into_iter().map(intent).collect(),

@@ -138,7 +138,7 @@ impl Reconciler {
     ) -> (Doubt, Settlement) {
         let settlement = match self.settings.unknown_policy {
             UnknownPolicy::ReadBack => {
-                let read = tenant.graph.remote_actions(doubt.device).await;
+                let read = tenant.graph.read_back(&doubt.subject()).await;
                 doubt.read_took = self.clock.now().since(asked_at);
                 settle(&doubt, &read, policy)
             }

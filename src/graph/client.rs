@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::credential::{Credential, Token};
-use super::{Fence, Graph, Reply, TokenError, http, wire};
+use super::{Composed, Fence, Graph, Outgoing, Reply, TokenError, http, wire};
 use crate::config::Tenant;
 use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
 use crate::domain::id::{CallId, ManagedDeviceId};
 use crate::domain::printable::printable;
-use crate::domain::read_back::{ReadBack, Seen};
+use crate::domain::read_back::{ReadBack, Seen, Subject};
 use crate::failpoint;
 
 /// Characters of an answer's body that are kept as evidence.
@@ -83,7 +83,7 @@ impl GraphClient {
 
 #[async_trait]
 impl Graph for GraphClient {
-    fn has_token(&self) -> bool {
+    fn ready(&self) -> bool {
         self.credential.at_hand().is_some()
     }
 
@@ -91,16 +91,17 @@ impl Graph for GraphClient {
         self.credential.token().await.map(|_| ())
     }
 
-    fn digest(&self, devices: &[ManagedDeviceId]) -> String {
+    fn compose(&self, _: CallId, devices: &[ManagedDeviceId]) -> Composed {
         let digest = Sha256::digest(wire::request_body(devices));
-        digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let digest = digest.iter().fold(String::with_capacity(64), |mut text, byte| {
             // Writing to a String cannot fail.
             let _ = write!(text, "{byte:02x}");
             text
-        })
+        });
+        Composed { digest, cloud_pcs: None }
     }
 
-    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: Fence) -> Reply {
+    async fn reprovision(&self, outgoing: &Outgoing, fence: Fence) -> Reply {
         let token = match self.credential.token().await {
             Ok(token) => token,
             Err(error) => {
@@ -108,7 +109,7 @@ impl Graph for GraphClient {
                 return Reply { exchange, evidence, renewed_token: false };
             }
         };
-        let (exchange, evidence) = self.call(call, wire::request_body(devices), &token, fence).await;
+        let (exchange, evidence) = self.call(outgoing.call, wire::request_body(&outgoing.devices), &token, fence).await;
         match evidence.http_status {
             Some(401) => self.credential.refused(&token),
             Some(_) => self.credential.accepted(&token),
@@ -117,13 +118,13 @@ impl Graph for GraphClient {
         Reply { exchange, evidence, renewed_token: token.renewed }
     }
 
-    async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack {
+    async fn read_back(&self, subject: &Subject) -> ReadBack {
         let failed = |reason: String, retry_after| ReadBack::Failed { reason, retry_after };
         let token = match self.credential.token().await {
             Ok(token) => token,
             Err(error) => return failed(error.to_string(), None),
         };
-        let Ok(url) = Url::parse(&format!("{}{}", self.base, wire::read_back_path(device))) else {
+        let Ok(url) = Url::parse(&format!("{}{}", self.base, wire::read_back_path(subject.device))) else {
             return failed("graph_url does not take a path".to_owned(), None);
         };
         let request =

@@ -11,27 +11,47 @@ pub use client::{ClientError, GraphClient};
 pub use credential::TokenError;
 
 use crate::domain::answer::{Evidence, Exchange};
-use crate::domain::id::{CallId, ManagedDeviceId};
-use crate::domain::read_back::ReadBack;
+use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId};
+use crate::domain::read_back::{ReadBack, Subject};
 
 /// What the engine asks of Graph for one tenant.
 #[async_trait]
 pub trait Graph: Send + Sync {
-    /// Whether a call could leave now without waiting for a token.
-    fn has_token(&self) -> bool;
+    /// Whether a call could be planned now: a token is at hand, and whatever else must be known first.
+    fn ready(&self) -> bool;
 
-    /// Gets a token if none is at hand.
+    /// Gets what `ready` asks for.
     async fn prepare(&self) -> Result<(), TokenError>;
 
-    /// SHA-256 of the request body for these devices, in hexadecimal.
-    fn digest(&self, devices: &[ManagedDeviceId]) -> String;
+    /// What a call for these devices would send, from what is known now: it is written down with the intent.
+    fn compose(&self, call: CallId, devices: &[ManagedDeviceId]) -> Composed;
 
     /// Makes one call, once. `fence` is asked last, when the connection stands and takes the request's body; its refusal
     /// means that nothing was sent which could be carried out.
-    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: Fence) -> Reply;
+    async fn reprovision(&self, outgoing: &Outgoing, fence: Fence) -> Reply;
 
-    /// Reads a device's remote actions.
-    async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack;
+    /// Reads back what became of a call for a device.
+    async fn read_back(&self, subject: &Subject) -> ReadBack;
+}
+
+/// What a call is going to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Composed {
+    /// SHA-256 of the request body, in hexadecimal.
+    pub digest: String,
+    /// The Cloud PC of each device, in order, for an action that takes them; `None` for a device that has none or several.
+    pub cloud_pcs: Option<Vec<Option<CloudPcId>>>,
+}
+
+/// A call that is to be made, as its committed intent has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Its id, sent as `client-request-id`.
+    pub call: CallId,
+    /// Its devices.
+    pub devices: Vec<ManagedDeviceId>,
+    /// As [`Composed::cloud_pcs`].
+    pub cloud_pcs: Option<Vec<Option<CloudPcId>>>,
 }
 
 /// Says whether the call may still leave, and if not, why.

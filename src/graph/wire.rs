@@ -80,10 +80,13 @@ pub(super) fn remote_actions(body: &[u8]) -> Result<Vec<RemoteAction>, &'static 
     let body: Value = serde_json::from_slice(body).map_err(|_| NO_LIST)?;
     let action = |entry: &Value| {
         let field = |name: &str| entry.get(name).and_then(Value::as_str);
+        let time = |name: &str| field(name).and_then(|at| DateTime::parse_from_rfc3339(at).ok()).map(Into::into);
         RemoteAction {
             name: field("actionName").unwrap_or_default().to_owned(),
             state: field("actionState").unwrap_or("of unknown state").to_owned(),
-            started_at: field("startDateTime").and_then(|at| DateTime::parse_from_rfc3339(at).ok()).map(Into::into),
+            started_at: time("startDateTime"),
+            updated_at: time("lastUpdatedDateTime"),
+            status_detail: ["statusDetail", "statusDetails"].iter().find_map(|name| status_detail(entry.get(*name)?)),
         }
     };
     let list = body.get("value").and_then(Value::as_array).ok_or(NO_LIST)?;
@@ -91,6 +94,15 @@ pub(super) fn remote_actions(body: &[u8]) -> Result<Vec<RemoteAction>, &'static 
     match body.get("@odata.nextLink") {
         None | Some(Value::Null) => Ok(list.iter().map(action).collect()),
         Some(_) => Err("the list of remote actions goes on on a further page"),
+    }
+}
+
+/// `cloudPcStatusDetail` (or `cloudPcStatusDetails`, as it was called): its code and its message.
+fn status_detail(detail: &Value) -> Option<String> {
+    let field = |name: &str| detail.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    match (field("code"), field("message")) {
+        (Some(code), Some(message)) => Some(format!("{code}: {message}")),
+        (one, other) => one.or(other).map(str::to_owned),
     }
 }
 

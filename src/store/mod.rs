@@ -23,7 +23,8 @@ pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 pub use crate::domain::answer::Evidence;
 
 use crate::config::{DatabaseKind, DatabaseUrl};
-use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
+use crate::domain::action::Action;
+use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
 use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
@@ -163,8 +164,8 @@ pub struct Claim<'a> {
     pub tenant: &'a TenantName,
     /// The worker that will make the calls.
     pub worker: WorkerId,
-    /// The name of the action, for `graph_calls.action`.
-    pub action: &'a str,
+    /// What will be called, for `graph_calls.action`.
+    pub action: Action,
     /// Due entries in the snapshot, at most.
     pub fetch: usize,
 }
@@ -194,6 +195,9 @@ pub struct Intent {
     pub entries: Vec<Entry>,
     /// SHA-256 of the request body, in hexadecimal.
     pub digest: String,
+    /// The Cloud PC of each entry's device, in order, for an action that takes their IDs; `None` for a device that has none, or
+    /// several.
+    pub cloud_pcs: Option<Vec<Option<CloudPcId>>>,
 }
 
 /// What commit 1 has written.

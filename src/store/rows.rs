@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::domain::action::Action;
 use crate::domain::id::{ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Source};
 use crate::domain::plan::Entry;
@@ -173,6 +174,20 @@ pub(super) fn device(text: &str, request: i64) -> Result<ManagedDeviceId, StoreE
         row: format!("request_id {request}"),
         what: format!("managed_device_id {error}"),
     })
+}
+
+/// What the call of a request in doubt called.
+pub(super) fn action(text: &str, request: i64) -> Result<Action, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt {
+        table: "graph_calls",
+        row: format!("the call of request {request}"),
+        what: format!("action: {error}"),
+    })
+}
+
+/// The Cloud PCs of an intent's devices, in their order.
+pub(super) fn cloud_pc_ids(intent: &super::Intent) -> Option<Vec<Option<uuid::Uuid>>> {
+    Some(intent.cloud_pcs.as_ref()?.iter().map(|id| id.map(|id| id.0)).collect())
 }
 
 /// A count or size that cannot be negative.
@@ -354,6 +369,8 @@ macro_rules! doubt {
             request_id: crate::domain::id::RequestId(request),
             device: crate::store::rows::device($row.try_get("managed_device_id")?, request)?,
             call_id: crate::domain::id::CallId($row.try_get::<$id, _>("call_id")?.into()),
+            action: crate::store::rows::action($row.try_get("action")?, request)?,
+            cloud_pc: $row.try_get::<Option<$id>, _>("cloud_pc_id")?.map(|id| crate::domain::id::CloudPcId(id.into())),
             sent_at: $row.try_get("sent_at")?,
             given_up_at: $row.try_get("finished_at")?,
             attempts: crate::store::rows::count($row.try_get::<i32, _>("attempts")?.into()),

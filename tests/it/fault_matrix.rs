@@ -11,7 +11,7 @@ use reprovisiond::domain::answer::{Exchange, asks_to_wait, meaning};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, RequestId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, TenantEffect};
 use reprovisiond::domain::retry::{Ended, RetryPolicy, Sent, verdict};
-use reprovisiond::graph::{Graph, GraphClient};
+use reprovisiond::graph::{Graph, GraphClient, Outgoing};
 use reprovisiond::simulator::faults::ErrorBody;
 use reprovisiond::simulator::{Effect, FaultScript, Options, RetryAfter, Simulator, StatusFault};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -98,7 +98,7 @@ impl Bench {
         let tenant = Tenant { authority_url: generous_authority().await, ..tenant(&bench.simulator, graph_url) };
         let graph = GraphClient::new(&tenant, PATIENCE).unwrap();
         graph.prepare().await.unwrap();
-        assert!(graph.has_token());
+        assert!(graph.ready());
         Self { graph, ..bench }
     }
 
@@ -113,7 +113,8 @@ impl Bench {
             asked.fetch_add(1, Ordering::SeqCst);
             if open { Ok(()) } else { Err("too late".to_owned()) }
         });
-        let reply = self.graph.reprovision(id, &devices, fence).await;
+        let outgoing = Outgoing { call: id, ..outgoing(&devices) };
+        let reply = self.graph.reprovision(&outgoing, fence).await;
         let asks_to_wait = asks_to_wait(&reply.exchange, Utc::now());
         let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, Utc::now());
         let sent: Vec<Sent> = (1..=i64::try_from(n).unwrap())
@@ -144,6 +145,11 @@ async fn generous_authority() -> Url {
         let _ = connection.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await;
     });
     url
+}
+
+/// A call of the default action.
+fn outgoing(devices: &[ManagedDeviceId]) -> Outgoing {
+    Outgoing { call: CallId::fresh(), devices: devices.to_vec(), cloud_pcs: None }
 }
 
 /// How long a client waits for an answer that may not come.
@@ -342,7 +348,7 @@ async fn a_bucket_is_taken_as_it_is_given() {
     let bench = Bench::new();
     // The reference page's second device is one that Graph lists as failed, an unknown one as not found.
     let devices = [bench.simulator.devices()[0].managed_device_id, bench.simulator.devices()[1].managed_device_id];
-    let reply = bench.graph.reprovision(CallId::fresh(), &devices, Box::new(|| Ok(()))).await;
+    let reply = bench.graph.reprovision(&outgoing(&devices), Box::new(|| Ok(()))).await;
     let wiped: Vec<_> = bench.simulator.ledger().into_iter().map(|entry| entry.managed_device_id).collect();
     let meaning = meaning(&reply.exchange, &devices, false, Utc::now());
     let reprovisiond::domain::answer::Meaning::Answered { devices: answers, .. } = meaning else {
@@ -364,7 +370,7 @@ async fn a_call_that_was_given_up_before_the_last_check_had_spoken_is_not_sent_w
         speaks.send(()).unwrap();
         Ok(())
     });
-    let reply = bench.graph.reprovision(CallId::fresh(), &bench.devices(3), fence).await;
+    let reply = bench.graph.reprovision(&outgoing(&bench.devices(3)), fence).await;
     assert!(matches!(reply.exchange, Exchange::NotSent { .. }), "{:?}", reply.exchange);
     speak.send(()).unwrap();
     spoken.await.unwrap();

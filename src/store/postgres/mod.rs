@@ -205,11 +205,12 @@ impl Store for PostgresStore {
             sqlx::query(sql::INSERT_INTENT)
                 .bind(intent.call_id.0)
                 .bind(tenant)
-                .bind(claim.action)
+                .bind(claim.action.as_str())
                 .bind(claim.worker.0)
                 .bind(rows::device_ids(&intent.entries))
                 .bind(&requests)
                 .bind(&intent.digest)
+                .bind(rows::cloud_pc_ids(intent))
                 .execute(&mut *tx)
                 .await?;
             let moved =

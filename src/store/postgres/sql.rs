@@ -118,8 +118,9 @@ statements! {
           AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text)
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
     INSERT_INTENT = "
-        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
-        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, statement_timestamp())";
+        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,
+                                 cloud_pc_ids, sent_at)
+        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, $8, statement_timestamp())";
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = $2, wait_reason = NULL
         WHERE request_id = ANY($1) AND state = 'queued'";
@@ -182,6 +183,7 @@ statements! {
     // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
+               c.action, c.cloud_pc_ids[array_position(c.managed_device_ids, q.managed_device_id)] AS cloud_pc_id,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= c.sent_at - $3 * interval '2 milliseconds') AS explained

@@ -218,11 +218,12 @@ impl Store for SqliteStore {
             sqlx::query(sql::INSERT_INTENT)
                 .bind(text(intent.call_id.0))
                 .bind(tenant)
-                .bind(claim.action)
+                .bind(claim.action.as_str())
                 .bind(text(claim.worker.0))
                 .bind(rows::json(intent.entries.iter().map(|entry| entry.device)))
                 .bind(&requests)
                 .bind(&intent.digest)
+                .bind(intent.cloud_pcs.as_ref().map(|ids| rows::json(ids.iter())))
                 .execute(&mut *tx)
                 .await?;
             let moved =

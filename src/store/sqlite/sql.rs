@@ -128,8 +128,9 @@ statements! {
           AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'request' AND p.subject = CAST(q.request_id AS TEXT))
         ORDER BY q.priority DESC, q.request_id LIMIT ?2";
     INSERT_INTENT = "
-        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
-        VALUES (?1, ?2, ?3, ?4, 'sending', json_array_length(?5), ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,
+                                 cloud_pc_ids, sent_at)
+        VALUES (?1, ?2, ?3, ?4, 'sending', json_array_length(?5), ?5, ?6, ?7, ?8, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = ?2, wait_reason = NULL
         WHERE request_id IN (SELECT value FROM json_each(?1)) AND state = 'queued'";
@@ -192,6 +193,8 @@ statements! {
     // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
+               c.action, (SELECT c.cloud_pc_ids ->> u.key FROM json_each(c.managed_device_ids) u
+                          WHERE u.value = q.managed_device_id) AS cloud_pc_id,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -500.0) || ' seconds')) AS explained

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reprovisiond::config::DatabaseUrl;
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::Entry;
@@ -57,9 +58,14 @@ impl Filled {
     /// The intent of one call with the entries of a tenant that may go, at most 500.
     pub(crate) async fn send(&self, tenant: &str) -> Intent {
         let name: TenantName = tenant.parse().unwrap();
-        let claim = Claim { tenant: &name, worker: self.worker, action: "bulk-reprovision-cloud-pc", fetch: 500 };
+        let claim = Claim { tenant: &name, worker: self.worker, action: Action::BulkReprovisionCloudPc, fetch: 500 };
         let decide = |snapshot: reprovisiond::domain::plan::Snapshot| Decision {
-            intents: vec![Intent { call_id: CallId::fresh(), entries: snapshot.entries, digest: "0".repeat(64) }],
+            intents: vec![Intent {
+                call_id: CallId::fresh(),
+                entries: snapshot.entries,
+                digest: "0".repeat(64),
+                cloud_pcs: None,
+            }],
             ..Decision::default()
         };
         let claimed = self.store.claim(&claim, &decide).await.unwrap();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, EntryState, Recording, TenantEffect};
 use reprovisiond::domain::plan::{Entry, Facts, Snapshot, TenantState};
@@ -452,6 +453,8 @@ impl Database {
                 request_id: RequestId(*id),
                 device: entry.device,
                 call_id: call.id,
+                action: Action::BulkReprovisionCloudPc,
+                cloud_pc: None,
                 sent_at: call.sent_at,
                 given_up_at,
                 attempts: entry.attempts,

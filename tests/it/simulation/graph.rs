@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::domain::answer::{Body, BucketLists, Evidence, Exchange, GraphError, HttpAnswer};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, TenantName};
-use reprovisiond::domain::read_back::{ReadBack, RemoteAction, Seen};
-use reprovisiond::graph::{Fence, Graph, Reply, TokenError};
+use reprovisiond::domain::read_back::{ReadBack, RemoteAction, Seen, Subject};
+use reprovisiond::graph::{Composed, Fence, Graph, Outgoing, Reply, TokenError};
 
 use super::invariants;
 use super::world::{BEGINNING, Life, Mutant, State, World};
@@ -214,7 +214,7 @@ fn not_sent(reason: String) -> Reply {
 
 #[async_trait]
 impl Graph for ModelGraph {
-    fn has_token(&self) -> bool {
+    fn ready(&self) -> bool {
         let mut state = self.world.state();
         let fails = state.weather.token_fails;
         !state.chance(fails)
@@ -230,11 +230,12 @@ impl Graph for ModelGraph {
         if fails { Err(TokenError::Unavailable("a fault of the simulation".to_owned())) } else { Ok(()) }
     }
 
-    fn digest(&self, _devices: &[ManagedDeviceId]) -> String {
-        String::new()
+    fn compose(&self, _: CallId, _: &[ManagedDeviceId]) -> Composed {
+        Composed { digest: String::new(), cloud_pcs: None }
     }
 
-    async fn reprovision(&self, call: CallId, devices: &[ManagedDeviceId], fence: Fence) -> Reply {
+    async fn reprovision(&self, outgoing: &Outgoing, fence: Fence) -> Reply {
+        let (call, devices) = (outgoing.call, &outgoing.devices);
         self.life.gate().await;
         let began = self.world.time();
         let (no_token, connecting, refused) = {
@@ -304,7 +305,7 @@ impl Graph for ModelGraph {
         reply(Exchange::Answered(answered))
     }
 
-    async fn remote_actions(&self, device: ManagedDeviceId) -> ReadBack {
+    async fn read_back(&self, subject: &Subject) -> ReadBack {
         self.life.gate().await;
         let (before, after, fails) = {
             let mut state = self.world.state();
@@ -323,13 +324,17 @@ impl Graph for ModelGraph {
                 name: name.to_owned(),
                 state: "done".to_owned(),
                 started_at: Some(BEGINNING - TimeDelta::days(days)),
+                updated_at: None,
+                status_detail: None,
             };
             let mut actions = vec![old("Reprovision", 30), old("Restart", 5)];
-            let wipes = state.ledger.wipes.get(&device).into_iter().flatten();
+            let wipes = state.ledger.wipes.get(&subject.device).into_iter().flatten();
             actions.extend(wipes.filter(|wipe| wipe.shows_from <= state.db.time).map(|wipe| RemoteAction {
                 name: "Reprovision".to_owned(),
                 state: "active".to_owned(),
                 started_at: Some(wipe.started_at),
+                updated_at: None,
+                status_detail: None,
             }));
             // The `Date` header has whole seconds.
             let read_at = DateTime::from_timestamp(self.world.graph_now().timestamp(), 0);

@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::chance::Chance;
 use reprovisiond::clock::{BootInstant, Clock};
 use reprovisiond::config::{Batch, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::engine::Settings;
@@ -286,7 +287,7 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
             clock_margin,
         },
         limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: seconds(5, 20) } },
-        action: "bulk-reprovision-cloud-pc",
+        action: Action::BulkReprovisionCloudPc,
         database: "a model".to_owned(),
     };
     let mut contract = contract;

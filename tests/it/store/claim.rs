@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::plan::{Attention, Bounds, Snapshot, attention};
 use reprovisiond::store::{Claim, Decision, Intent, StoreError};
@@ -156,7 +157,7 @@ on_both! {
         let intent = db.sql(&format!(
             "SELECT id, tenant, action, worker, state, device_count, {}, {}, request_digest, finished_at, http_status, error_code FROM graph_calls",
             list("managed_device_ids"), list("request_ids"))).await;
-        let expected = format!(r#"{}|default|action|{}|sending|2|["{}","{}"]|[1,2]|digest|||"#, calls[0].call_id, db.worker, device(2), device(1));
+        let expected = format!(r#"{}|default|bulk-reprovision-cloud-pc|{}|sending|2|["{}","{}"]|[1,2]|digest|||"#, calls[0].call_id, db.worker, device(2), device(1));
         assert_eq!(intent, expected);
         let recent = format!("SELECT count(*) FROM graph_calls WHERE sent_at BETWEEN {} AND {}", db.at(-60), db.at(1));
         assert_eq!(db.sql(&recent).await, "1");
@@ -173,7 +174,7 @@ on_both! {
         let gone = db.claim().await.remove(0).entries.remove(0);
         db.ask(&[2]).await;
         let before = db.everything().await;
-        let intent = |entries| Intent { call_id: CallId::fresh(), entries, digest: String::new() };
+        let intent = |entries| Intent { call_id: CallId::fresh(), entries, digest: String::new(), cloud_pcs: None };
         for expire in [false, true] {
             let decide = |snapshot: Snapshot| {
                 let free = intent(snapshot.entries);
@@ -181,7 +182,7 @@ on_both! {
                 Decision { intents, expired, ..Decision::default() }
             };
             let tenant = tenant();
-            let ask = Claim { tenant: &tenant, worker: db.worker, action: "action", fetch: 10 };
+            let ask = Claim { tenant: &tenant, worker: db.worker, action: Action::BulkReprovisionCloudPc, fetch: 10 };
             let refused = db.store.claim(&ask, &decide).await;
             assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
             assert_eq!(db.everything().await, before);
@@ -210,7 +211,7 @@ on_both! {
         };
         let tenant = tenant();
         while *seen.lock().unwrap() < 400 {
-            db.store.claim(&Claim { tenant: &tenant, worker: WorkerId::fresh(), action: "action", fetch: 10 }, &decide).await.unwrap();
+            db.store.claim(&Claim { tenant: &tenant, worker: WorkerId::fresh(), action: Action::BulkReprovisionCloudPc, fetch: 10 }, &decide).await.unwrap();
         }
         assert_eq!(*early.lock().unwrap(), [], "time left");
     }

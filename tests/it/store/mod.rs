@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reprovisiond::config::DatabaseUrl;
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, RequestId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
@@ -193,7 +194,8 @@ fn try_again(delay: Duration) -> EntryEffect {
 async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usize) -> Result<Claimed, StoreError> {
     let decide = |snapshot: Snapshot| {
         let plan = plan(snapshot, bounds);
-        let intent = |entries| Intent { call_id: CallId::fresh(), entries, digest: "digest".to_owned() };
+        let intent =
+            |entries| Intent { call_id: CallId::fresh(), entries, digest: "digest".to_owned(), cloud_pcs: None };
         Decision {
             intents: plan.calls.into_iter().map(intent).collect(),
             expired: plan.expired,
@@ -201,7 +203,7 @@ async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usiz
             look_again_in: plan.look_again_in,
         }
     };
-    store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch }, &decide).await
+    store.claim(&Claim { tenant: &tenant(), worker, action: Action::BulkReprovisionCloudPc, fetch }, &decide).await
 }
 
 fn bounds() -> Bounds {

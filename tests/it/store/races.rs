@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
 use reprovisiond::domain::operator::{Act, Resolution, Scope};
@@ -412,10 +413,17 @@ async fn a_claim_that_may_still_commit_is_released_only_once_it_is_decided() {
         let decide = |snapshot: reprovisiond::domain::plan::Snapshot| {
             decides.notify_one();
             tokio::task::block_in_place(|| wait.lock().unwrap().recv().unwrap());
-            let intent = Intent { call_id: CallId::fresh(), entries: snapshot.entries, digest: "digest".to_owned() };
+            let intent = Intent {
+                call_id: CallId::fresh(),
+                entries: snapshot.entries,
+                digest: "digest".to_owned(),
+                cloud_pcs: None,
+            };
             Decision { intents: vec![intent], ..Decision::default() }
         };
-        store.claim(&Claim { tenant: &tenant(), worker, action: "action", fetch: 10 }, &decide).await
+        store
+            .claim(&Claim { tenant: &tenant(), worker, action: Action::BulkReprovisionCloudPc, fetch: 10 }, &decide)
+            .await
     });
     let mut other = Other::connect(&db.scratch).await;
     let mine = "FROM pg_stat_activity WHERE datname = current_database()";
