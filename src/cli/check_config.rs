@@ -156,17 +156,17 @@ mod tests {
         let reference = config::reference();
         insta::assert_snapshot!(reference.split("\n\n").nth(3).unwrap_or_default(), @"
         worker.max_calls_in_flight
-          Calls to Graph under way at once in this process.
+          Calls to Graph under way at once in this process, for each tenant.
           takes:    a whole number from 1 to 64
           default:  4
           variable: REPROVISIOND_WORKER_MAX_CALLS_IN_FLIGHT
         ");
         insta::assert_snapshot!(reference.split("\n\n").last().unwrap_or_default(), @"
-        tenants.NAME.client_secret_file
-          The file that holds the client secret; relative to this file, or $CREDENTIALS_DIRECTORY/NAME.
-          takes:    a path
+        tenants.NAME.open_doubts
+          This tenant's own, in place of limits.open_doubts.
+          takes:    a whole number from 1 to 100
           default:  none
-          variable: REPROVISIOND_TENANTS_NAME_CLIENT_SECRET_FILE
+          variable: REPROVISIOND_TENANTS_NAME_OPEN_DOUBTS
         ");
     }
 }

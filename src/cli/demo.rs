@@ -16,7 +16,7 @@ use crate::clock::BootInstant;
 use crate::config::{self, DatabaseKind, DatabaseUrl};
 use crate::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Source};
-use crate::engine::{Engine, Settings, Surroundings};
+use crate::engine::{Engine, Served, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
 use crate::simulator::{self, Behaviour, Simulator};
 use crate::store::{ResultFilter, Store, TenantStatus};
@@ -176,10 +176,17 @@ async fn insert(url: &DatabaseUrl, devices: &[ManagedDeviceId]) -> Result<(), Fa
 async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName, devices: u32) -> Result<(), Failure> {
     let bar = progress(devices);
     telemetry::init_on(&bar);
-    let client = GraphClient::new(&simulated_tenant(simulator)?, Duration::from_secs(30))
-        .map_err(|error| Failure::new(Exit::Failure, error))?;
-    let graphs = vec![(tenant.clone(), Arc::new(client) as Arc<dyn Graph>)];
-    let engine = Engine::new(Arc::clone(store), graphs, settings(devices), WorkerId::fresh(), Surroundings::default());
+    let served_as = simulated_tenant(simulator)?;
+    let client =
+        GraphClient::new(&served_as, Duration::from_secs(30)).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let served = Served {
+        name: tenant.clone(),
+        graph: Arc::new(client) as Arc<dyn Graph>,
+        action: served_as.action,
+        limits: served_as.limits.clone(),
+    };
+    let engine =
+        Engine::new(Arc::clone(store), vec![served], settings(devices), WorkerId::fresh(), Surroundings::default());
     engine.start().await?;
 
     let stop = CancellationToken::new();
@@ -221,12 +228,15 @@ fn progress(devices: u32) -> ProgressBar {
 
 fn simulated_tenant(simulator: &Simulator) -> Result<config::Tenant, Failure> {
     let url = |text: &str| text.parse().map_err(|error| Failure::new(Exit::Failure, format!("{text}: {error}")));
+    let defaults = config::Config::default();
     Ok(config::Tenant {
         graph_url: url(simulator.graph_url())?,
         authority_url: url(simulator.authority_url())?,
         tenant_id: simulator.tenant_id().to_string(),
         client_id: simulator.client_id().to_string(),
         client_secret_file: simulator.client_secret_file().to_owned(),
+        action: defaults.graph.action,
+        limits: defaults.limits,
     })
 }
 

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 use super::{Exit, Failure, Global, database};
 use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
-use crate::engine::{Engine, EngineError, Graphs, Settings, Surroundings};
+use crate::engine::{Engine, EngineError, Served, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
 use crate::telemetry;
 
@@ -39,7 +39,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await.map_err(|error| database::at(url, error))?;
     let engine =
-        Engine::new(Arc::clone(&store), graphs(&config)?, Settings::from(&config), worker, Surroundings::default());
+        Engine::new(Arc::clone(&store), served(&config)?, Settings::from(&config), worker, Surroundings::default());
     engine.start().await.map_err(|error| match error {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
@@ -71,12 +71,17 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
 }
 
 /// One client for each tenant.
-fn graphs(config: &Config) -> Result<Graphs, Failure> {
+fn served(config: &Config) -> Result<Vec<Served>, Failure> {
     config
         .tenants
         .iter()
         .map(|(name, tenant)| match GraphClient::new(tenant, config.graph.call_timeout) {
-            Ok(client) => Ok((name.clone(), Arc::new(client) as Arc<dyn Graph>)),
+            Ok(client) => Ok(Served {
+                name: name.clone(),
+                graph: Arc::new(client) as Arc<dyn Graph>,
+                action: tenant.action,
+                limits: tenant.limits.clone(),
+            }),
             Err(error) => Err(Failure::new(Exit::Configuration, format!("tenants.{name}: {error}"))),
         })
         .collect()

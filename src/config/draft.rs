@@ -8,7 +8,7 @@ use url::Url;
 
 use super::database::DatabaseUrl;
 use super::diagnose::{About, Complaint, Finding, Origin, shown};
-use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField};
+use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField, setting};
 use super::setting::Setting;
 use super::tenant::{self, Cloud};
 use super::{Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
@@ -40,6 +40,8 @@ pub(super) struct TenantDraft {
     pub(super) tenant_id: Slot<String>,
     pub(super) client_id: Slot<String>,
     pub(super) client_secret_file: Slot<String>,
+    /// Its own values of settings, by the setting's path.
+    pub(super) own: BTreeMap<&'static str, Slot<String>>,
 }
 
 /// A tenant's value.
@@ -62,6 +64,7 @@ impl TenantDraft {
             tenant_id: Slot::Absent,
             client_id: Slot::Absent,
             client_secret_file: Slot::Absent,
+            own: BTreeMap::new(),
         }
     }
 
@@ -81,6 +84,11 @@ impl TenantDraft {
             TenantField::Directory(slot) => fill(slot(self), tenant::directory(text), origin),
             TenantField::Application(slot) => fill(slot(self), tenant::application(text), origin),
             TenantField::SecretFile(slot) => fill(slot(self), tenant::secret_path(text), origin),
+            TenantField::Own(path) => {
+                let slot = self.own.entry(path).or_insert(Slot::Absent);
+                let setting = setting(path).ok_or_else(|| Complaint::new("no setting", "remove it"))?;
+                fill(slot, setting.apply(&mut Config::default(), text).map(|_| text.to_owned()), origin)
+            }
         }
     }
 
@@ -92,6 +100,7 @@ impl TenantDraft {
             TenantField::Directory(slot) | TenantField::Application(slot) | TenantField::SecretFile(slot) => {
                 *slot(self) = Slot::Faulty;
             }
+            TenantField::Own(path) => drop(self.own.insert(path, Slot::Faulty)),
         }
     }
 }
@@ -138,6 +147,7 @@ impl Draft {
         let what = format!("{path}{value}: {rule}");
         let remedy = match (remedy.as_str(), key.default) {
             ("", Some(default)) => format!("change it, or remove it for the default, {default}"),
+            ("", None) => "change it, or remove it".to_owned(),
             _ => remedy,
         };
         self.mistakes.push(Finding { origin, what, remedy, about: About::Key(key.path) });

@@ -13,7 +13,7 @@ use super::diagnose::{
     About, Complaint, Origin, SECRETS_ONLY_FROM_FILES, USE_A_SECRET_FILE, names_a_secret, nearest, shown,
 };
 use super::draft::{Draft, TenantDraft, tenant_path};
-use super::keys::{KEYS, Key, Kind, TENANT_PREFIX};
+use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField, setting};
 use super::setting::Setting;
 use crate::domain::id::TenantName;
 use crate::domain::printable::printable;
@@ -214,11 +214,19 @@ impl Layer {
     ) {
         let Kind::Tenant(field) = &key.kind else { return };
         let origin = self.origin(value.span().start);
-        let outcome = if let DeValue::String(text) = value.get_ref() {
-            tenant.lay(field, text, &origin)
-        } else {
-            tenant.spoil(field);
-            Err(Complaint::new("must be a text", "write it in double quotes"))
+        let text = match (field, value.get_ref()) {
+            (TenantField::Own(path), value) => {
+                setting(path).map_or_else(|| Ok(String::new()), |own| text_of(value, own))
+            }
+            (_, DeValue::String(text)) => Ok(text.to_string()),
+            _ => Err(Complaint::new("must be a text", "write it in double quotes")),
+        };
+        let outcome = match text {
+            Ok(text) => tenant.lay(field, &text, &origin),
+            Err(complaint) => {
+                tenant.spoil(field);
+                Err(complaint)
+            }
         };
         if let Err(complaint) = outcome {
             draft.wrong_value(origin, key, &tenant_path(name, key), Some(self.literal(value.span())), complaint);

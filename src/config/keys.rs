@@ -41,6 +41,8 @@ pub(super) enum TenantField {
     Directory(fn(&mut TenantDraft) -> &mut Slot<String>),
     Application(fn(&mut TenantDraft) -> &mut Slot<String>),
     SecretFile(fn(&mut TenantDraft) -> &mut Slot<String>),
+    /// The tenant's own value of the setting with this path.
+    Own(&'static str),
 }
 
 const MS: Duration = Duration::from_millis(1);
@@ -89,7 +91,7 @@ pub(super) const KEYS: &[Key] = &[
         "worker.max_calls_in_flight",
         "4",
         Setting::Count(1, 64, |c, n| c.worker.max_calls_in_flight = n as usize),
-        "Calls to Graph under way at once in this process",
+        "Calls to Graph under way at once in this process, for each tenant",
     ),
     key(
         "worker.drain_timeout",
@@ -124,7 +126,11 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "graph.action",
         "bulk-reprovision-cloud-pc",
-        Setting::Word(&[("bulk-reprovision-cloud-pc", |c| c.graph.action = Action::BulkReprovisionCloudPc)]),
+        Setting::Word(&[
+            ("bulk-reprovision-cloud-pc", |c| c.graph.action = Action::BulkReprovisionCloudPc),
+            ("cloud-pc-bulk-action", |c| c.graph.action = Action::CloudPcBulkAction),
+            ("cloud-pc-reprovision", |c| c.graph.action = Action::CloudPcReprovision),
+        ]),
         "The Graph action that is called",
     ),
     key(
@@ -212,7 +218,7 @@ pub(super) const KEYS: &[Key] = &[
         "limits.calls_per_period",
         "100",
         Setting::Count(1, 1_000_000, |c, n| c.limits.rate.calls = n),
-        "Calls of one tenant in any limits.period, by all workers together; they leave evenly",
+        "Requests for one tenant in any limits.period, by all workers together; they leave evenly",
     ),
     key(
         "limits.period",
@@ -256,6 +262,30 @@ pub(super) const KEYS: &[Key] = &[
         TenantField::SecretFile(|t| &mut t.client_secret_file),
         "The file that holds the client secret; relative to this file, or $CREDENTIALS_DIRECTORY/NAME",
     ),
+    tenant_key(
+        "tenants.NAME.action",
+        None,
+        TenantField::Own("graph.action"),
+        "The Graph action that is called for this tenant, in place of graph.action",
+    ),
+    tenant_key(
+        "tenants.NAME.calls_per_period",
+        None,
+        TenantField::Own("limits.calls_per_period"),
+        "This tenant's own, in place of limits.calls_per_period",
+    ),
+    tenant_key(
+        "tenants.NAME.period",
+        None,
+        TenantField::Own("limits.period"),
+        "This tenant's own, in place of limits.period",
+    ),
+    tenant_key(
+        "tenants.NAME.open_doubts",
+        None,
+        TenantField::Own("limits.open_doubts"),
+        "This tenant's own, in place of limits.open_doubts",
+    ),
 ];
 
 impl Key {
@@ -286,8 +316,17 @@ impl Key {
             Kind::Tenant(TenantField::Directory(_)) => "a GUID or a domain".to_owned(),
             Kind::Tenant(TenantField::Application(_)) => "a GUID".to_owned(),
             Kind::Tenant(TenantField::SecretFile(_)) => "a path".to_owned(),
+            Kind::Tenant(TenantField::Own(path)) => setting(path).map(Setting::takes).unwrap_or_default(),
         }
     }
+}
+
+/// The setting of that path.
+pub(super) fn setting(path: &str) -> Option<&'static Setting> {
+    KEYS.iter().find(|key| key.path == path).and_then(|key| match &key.kind {
+        Kind::Setting(setting) => Some(setting),
+        Kind::Tenant(_) => None,
+    })
 }
 
 /// Every key with its variable, its values, its default and its meaning, for people.

@@ -169,4 +169,8 @@ pub struct Tenant {
     pub client_id: String,
     /// The file that holds the client secret.
     pub client_secret_file: PathBuf,
+    /// What is called there: the tenant's own, or `[graph]`'s.
+    pub action: Action,
+    /// Its bounds: its own, or those of `[limits]`.
+    pub limits: Limits,
 }

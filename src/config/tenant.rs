@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::diagnose::{About, Complaint, Origin, nearest};
 use super::draft::{Draft, Slot, TenantDraft};
+use super::keys::setting;
 use super::load::Effective;
 use super::setting::not_among;
 use super::{Config, Tenant, secret_file};
@@ -196,12 +197,23 @@ fn complete(
     show("tenant_id", &tenant_id.0, &tenant_id.1);
     show("client_id", &client_id.0, &client_id.1);
     show("client_secret_file", &secret.0.to_string_lossy(), &secret.1);
+    let mut own = draft.config.clone();
+    for (path, slot) in tenant.own {
+        let Slot::Given(text, origin) = slot else { continue };
+        // It was tried when it was laid, and a mistake was reported then.
+        let key = path.rsplit('.').next().unwrap_or(path);
+        if let Some(Ok(value)) = setting(path).map(|setting| setting.apply(&mut own, &text)) {
+            show(key, &value, &origin);
+        }
+    }
     let tenant = Tenant {
         graph_url: graph_url.0,
         authority_url: authority_url.0,
         tenant_id: tenant_id.0,
         client_id: client_id.0,
         client_secret_file: secret.0,
+        action: own.graph.action,
+        limits: own.limits,
     };
     draft.config.tenants.insert(name, tenant);
 }

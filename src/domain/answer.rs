@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::action::Action;
 use super::id::ManagedDeviceId;
 use super::lifecycle::Bucket;
 
@@ -65,6 +66,12 @@ pub struct HttpAnswer {
 pub enum Body {
     /// At least one of the four lists.
     Buckets(BucketLists),
+    /// The answers of a `$batch`, each with its id as it came: the managed device ID of the inner request.
+    Batch(Vec<(String, HttpAnswer)>),
+    /// The call was accepted as a whole, and this is what Graph shows of each device asked, in order.
+    Accepted(Vec<DeviceAnswer>),
+    /// The action was not called: what Graph's list of Cloud PCs says of each device asked, in order.
+    Listed(Vec<DeviceAnswer>),
     /// Nothing that names a bucket, and why: empty, not JSON, a list of the wrong type, cut off.
     NoBuckets(String),
 }
@@ -94,12 +101,14 @@ pub struct GraphError {
 /// What an exchange means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning {
-    /// Graph gave lists, be it that they place no device. `devices` runs parallel to what was asked.
+    /// Graph said something of devices, be it that it places none. `devices` runs parallel to what was asked.
     Answered {
         /// For each device asked, in order.
         devices: Vec<DeviceAnswer>,
-        /// Items of the lists that were never asked for, as they came.
+        /// IDs in the answer that were never asked for, as they came.
         surplus: Vec<String>,
+        /// What it says beside that.
+        beside: Beside,
     },
     /// The whole call may or may not have been carried out.
     Unknown {
@@ -140,10 +149,27 @@ pub enum Meaning {
 /// What an answer says of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceAnswer {
-    /// In exactly one bucket.
-    Bucket(Bucket),
-    /// In none, or in several that disagree.
+    /// In exactly one bucket; with Graph's reason, where it gives one.
+    Bucket(Bucket, Option<String>),
+    /// Refused for this device, with Graph's word on it: a repetition would be refused too.
+    Refused(String),
+    /// Not carried out for this device; one word for `wait_reason`.
+    NotCarriedOut(&'static str),
+    /// In no bucket, or in several that disagree.
     Unknown(String),
+}
+
+/// What an answer says of the call and the tenant, beside its devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beside {
+    /// Nothing: the call is answered if it places a device.
+    Nothing,
+    /// The call was accepted, be it that no device's bucket is known yet.
+    Accepted,
+    /// Nothing was asked of the action, so that nothing is known of it.
+    NotAsked,
+    /// Some of it was not carried out, for a reason that holds for the tenant: throttled, refused or blocked.
+    Trouble(Box<Meaning>),
 }
 
 /// What `exchange` means for a call that asked for `asked`. `renewed_token`: the token was obtained because the one
@@ -152,6 +178,7 @@ pub enum DeviceAnswer {
 /// Source: Microsoft's reference page of the action, Graph's error and throttling pages, RFC 9110.
 pub fn meaning(
     exchange: &Exchange,
+    action: Action,
     asked: &[ManagedDeviceId],
     renewed_token: bool,
     received_at: DateTime<Utc>,
@@ -165,6 +192,9 @@ pub fn meaning(
     match answer.status {
         200..=299 => match &answer.body {
             Body::Buckets(lists) => buckets(lists, asked),
+            Body::Batch(answers) => batch(answers, action, asked, renewed_token, received_at),
+            Body::Accepted(devices) => each(devices, Beside::Accepted),
+            Body::Listed(devices) => each(devices, Beside::NotAsked),
             Body::NoBuckets(why) => Meaning::Unknown { reason: format!("{seen} names no device's bucket: {why}") },
         },
         429 => throttled(answer, seen, received_at),
@@ -183,10 +213,10 @@ pub fn meaning(
                 "{seen}: grant the application permission CloudPC.ReadWrite.All (with admin consent) to this client_id, and check that the tenant has Windows 365"
             ),
         },
-        404 | 405 | 410 | 501 => gone(&seen),
+        404 | 405 | 410 | 501 => gone(&seen, action),
         // The one place where a message decides: Graph gives a vanished action the code of any bad request, and
         // halving calls until each device fails would blame the devices for it.
-        400 if answer.error.as_ref().is_some_and(|e| e.message.contains("for the segment")) => gone(&seen),
+        400 if no_such_segment(answer) => gone(&seen, action),
         // About what the call holds, or about a device's state: halving finds which.
         400 | 409 | 412 | 413 | 422 | 423 | 424 | 428 => Meaning::Refused { reason: seen },
         300..=499 if !PROVES_NOTHING.contains(&answer.status) => Meaning::Blocked {
@@ -209,11 +239,19 @@ fn seen(answer: &HttpAnswer) -> String {
     }
 }
 
-fn gone(seen: &str) -> Meaning {
+fn no_such_segment(answer: &HttpAnswer) -> bool {
+    answer.error.as_ref().is_some_and(|error| error.message.contains("for the segment"))
+}
+
+fn gone(seen: &str, action: Action) -> Meaning {
+    let deprecated = match action {
+        Action::BulkReprovisionCloudPc => ", which Microsoft has deprecated",
+        _ => "",
+    };
     Meaning::Blocked {
         code: "action_unavailable",
         reason: format!(
-            "{seen}: this tenant does not answer bulkReprovisionCloudPc, which Microsoft has deprecated: choose another action with the setting graph.action, or check graph_url and cloud"
+            "{seen}: this tenant does not answer {action}{deprecated}: choose another with the setting graph.action or tenants.NAME.action, or check graph_url and cloud"
         ),
     }
 }
@@ -270,7 +308,7 @@ fn buckets(lists: &BucketLists, asked: &[ManagedDeviceId]) -> Meaning {
     let devices: Vec<DeviceAnswer> = asked
         .iter()
         .map(|device| match named.get(device).map_or(&[][..], Vec::as_slice) {
-            [bucket] => DeviceAnswer::Bucket(*bucket),
+            [bucket] => DeviceAnswer::Bucket(*bucket, None),
             [] => DeviceAnswer::Unknown("the answer has this device in no bucket".to_owned()),
             several => {
                 let words: Vec<&str> = several.iter().map(|b| b.as_str()).collect();
@@ -278,7 +316,91 @@ fn buckets(lists: &BucketLists, asked: &[ManagedDeviceId]) -> Meaning {
             }
         })
         .collect();
-    Meaning::Answered { devices, surplus }
+    Meaning::Answered { devices, surplus, beside: Beside::Nothing }
+}
+
+fn each(devices: &[DeviceAnswer], beside: Beside) -> Meaning {
+    Meaning::Answered { devices: devices.to_vec(), surplus: Vec::new(), beside }
+}
+
+/// A `$batch`: each answer is one device's, and means what it would mean as the answer to a call of that device.
+fn batch(
+    answers: &[(String, HttpAnswer)],
+    action: Action,
+    asked: &[ManagedDeviceId],
+    renewed_token: bool,
+    received_at: DateTime<Utc>,
+) -> Meaning {
+    let mut said: BTreeMap<ManagedDeviceId, Vec<DeviceAnswer>> = asked.iter().map(|id| (*id, Vec::new())).collect();
+    let (mut surplus, mut trouble) = (Vec::new(), None);
+    for (id, answer) in answers {
+        let Some(found) = id.parse().ok().and_then(|device: ManagedDeviceId| said.get_mut(&device)) else {
+            surplus.push(id.clone());
+            continue;
+        };
+        let (device, of_tenant) = inner(answer, action, renewed_token, received_at);
+        trouble = worse(trouble, of_tenant);
+        if !found.contains(&device) {
+            found.push(device);
+        }
+    }
+    let devices = asked.iter().map(|device| match said.get(device).map_or(&[][..], Vec::as_slice) {
+        [one] => one.clone(),
+        [] => DeviceAnswer::Unknown("the batch has no answer for this device".to_owned()),
+        _ => DeviceAnswer::Unknown("the batch has several answers for this device, which disagree".to_owned()),
+    });
+    let beside = trouble.map_or(Beside::Nothing, |trouble| Beside::Trouble(Box::new(trouble)));
+    Meaning::Answered { devices: devices.collect(), surplus, beside }
+}
+
+/// One answer of a `$batch`: what it says of its device, and what of the tenant.
+fn inner(
+    answer: &HttpAnswer,
+    action: Action,
+    renewed_token: bool,
+    received_at: DateTime<Utc>,
+) -> (DeviceAnswer, Option<Meaning>) {
+    let seen = seen(answer);
+    match answer.status {
+        200..=299 => return (DeviceAnswer::Bucket(Bucket::Successful, None), None),
+        // About the Cloud PC that the path names, where Graph itself says so and does not mean the path as such.
+        404 if answer.error.is_some() && !no_such_segment(answer) => {
+            return (DeviceAnswer::Bucket(Bucket::NotFound, Some(seen)), None);
+        }
+        _ => {}
+    }
+    let alone = HttpAnswer { body: Body::NoBuckets(String::new()), ..answer.clone() };
+    match meaning(&Exchange::Answered(alone), action, &[], renewed_token, received_at) {
+        Meaning::Refused { reason } if says_not_supported(answer) => {
+            (DeviceAnswer::Bucket(Bucket::NotSupported, Some(reason)), None)
+        }
+        Meaning::Refused { reason } => (DeviceAnswer::Refused(reason), None),
+        throttled @ Meaning::Throttled { .. } => (DeviceAnswer::NotCarriedOut("throttled"), Some(throttled)),
+        refused @ Meaning::TokenRefused { .. } => (DeviceAnswer::NotCarriedOut("token_refused"), Some(refused)),
+        blocked @ Meaning::Blocked { .. } => (DeviceAnswer::NotCarriedOut("blocked"), Some(blocked)),
+        Meaning::Answered { .. } | Meaning::Unknown { .. } | Meaning::NotSent { .. } => {
+            (DeviceAnswer::Unknown(seen), None)
+        }
+    }
+}
+
+/// Microsoft's page names no error for a Cloud PC that cannot be reprovisioned: Graph's habit is to say so in the code.
+fn says_not_supported(answer: &HttpAnswer) -> bool {
+    answer.error.as_ref().is_some_and(|error| error.code.to_ascii_lowercase().contains("notsupported"))
+}
+
+/// The one that holds longest: a block, then a refused token, then the longest throttling.
+fn worse(one: Option<Meaning>, other: Option<Meaning>) -> Option<Meaning> {
+    let rank = |meaning: &Meaning| match meaning {
+        Meaning::Blocked { .. } => (2, Duration::MAX),
+        Meaning::TokenRefused { .. } => (1, Duration::ZERO),
+        Meaning::Throttled { retry_after, .. } => (0, retry_after.unwrap_or_default()),
+        _ => (0, Duration::ZERO),
+    };
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if rank(&other) > rank(&one) { other } else { one }),
+        (one, other) => one.or(other),
+    }
 }
 
 #[cfg(test)]

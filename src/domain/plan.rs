@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::action::Action;
 use super::id::{ManagedDeviceId, RequestId};
 use super::rate::Rate;
 
@@ -116,8 +117,18 @@ pub struct Bounds {
     pub linger: Duration,
     /// Calls in doubt at which no new one is made.
     pub open_doubts: u32,
-    /// The tenant's rate budget.
+    /// The tenant's rate budget, in requests.
     pub rate: Rate,
+    /// What is called.
+    pub action: Action,
+}
+
+impl Bounds {
+    /// Devices in one call: no more than Graph takes, nor than one period's budget has requests for.
+    fn largest(&self) -> usize {
+        let graph = self.action.max_devices().map_or(usize::MAX, |most| most.min(self.rate.calls.max(1) as usize));
+        self.max_devices.min(graph)
+    }
 }
 
 /// What is to happen.
@@ -136,8 +147,8 @@ pub struct Plan {
 /// Devices in a probe: the least that can be in doubt.
 const PROBE_DEVICES: usize = 1;
 
-/// Plans one tenant's pass.
-pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
+/// Plans one tenant's pass. Devices that `apart` names go in calls of their own: nothing can be asked of the action for them.
+pub fn plan(snapshot: Snapshot, bounds: &Bounds, apart: &dyn Fn(ManagedDeviceId) -> bool) -> Plan {
     let now = snapshot.now;
     let (expired, live): (Vec<Entry>, Vec<Entry>) =
         snapshot.entries.into_iter().partition(|entry| entry.expires_at.is_some_and(|at| at <= now));
@@ -145,19 +156,19 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
     let (slots, largest) = match allowance(&snapshot.tenant, now, bounds) {
         Allowance::None => return plan,
         Allowance::Probe => (bounds.free_slots.min(1), PROBE_DEVICES),
-        Allowance::Calls => (bounds.free_slots, bounds.max_devices),
+        Allowance::Calls => (bounds.free_slots, bounds.largest()),
     };
     let paced = bounds.rate.allowance(snapshot.tenant.next_call_at, now);
     let mut soonest = |time: Duration| {
         plan.look_again_in = Some(plan.look_again_in.map_or(time, |other: Duration| other.min(time)));
     };
-    let mut planned = Vec::new();
-    for (call, full) in calls(live, largest) {
+    let (mut planned, mut requests) = (Vec::new(), 0);
+    for (call, full) in calls(live, largest, apart) {
         if planned.len() == slots {
             break;
         }
-        if planned.len() >= paced.calls {
-            soonest((bounds.rate.after(paced, planned.len()) - now).to_std().unwrap_or_default());
+        if requests >= paced.calls {
+            soonest((bounds.rate.after(paced, requests) - now).to_std().unwrap_or_default());
             break;
         }
         // An entry with a cap has waited already; a probe never grows.
@@ -167,10 +178,11 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds) -> Plan {
         if lingers && waited < bounds.linger {
             soonest(bounds.linger.saturating_sub(waited));
         } else {
+            requests += bounds.action.requests(call.len());
             planned.push(call);
         }
     }
-    plan.next_call_at = (!planned.is_empty()).then(|| bounds.rate.after(paced, planned.len()));
+    plan.next_call_at = (!planned.is_empty()).then(|| bounds.rate.after(paced, requests));
     plan.calls = planned;
     plan
 }
@@ -198,9 +210,9 @@ fn allowance(tenant: &TenantState, now: DateTime<Utc>, bounds: &Bounds) -> Allow
 
 /// Entries of one cap go together, so that the search for a poison ID does not drag untried entries into it; a device
 /// goes in one call only. Each call comes with whether it is full, in the order of its best entry.
-fn calls(entries: Vec<Entry>, largest: usize) -> Vec<(Vec<Entry>, bool)> {
+fn calls(entries: Vec<Entry>, largest: usize, apart: &dyn Fn(ManagedDeviceId) -> bool) -> Vec<(Vec<Entry>, bool)> {
     let mut taken = HashSet::new();
-    let mut open: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut open: BTreeMap<(usize, bool), usize> = BTreeMap::new();
     let mut calls: Vec<(Vec<Entry>, bool)> = Vec::new();
     for entry in entries {
         if !taken.insert(entry.device) {
@@ -208,7 +220,7 @@ fn calls(entries: Vec<Entry>, largest: usize) -> Vec<(Vec<Entry>, bool)> {
         }
         let cap = entry.max_batch.map_or(largest, |cap| largest.min(cap.max(1) as usize));
         // A capped and an uncapped entry never share a call, even where the caps come out alike.
-        let group = if entry.max_batch.is_some() { cap } else { usize::MAX };
+        let group = (if entry.max_batch.is_some() { cap } else { usize::MAX }, apart(entry.device));
         let at = *open.entry(group).or_insert_with(|| {
             calls.push((Vec::new(), false));
             calls.len() - 1
@@ -247,11 +259,22 @@ mod tests {
     }
 
     fn bounds() -> Bounds {
-        Bounds { free_slots: 4, max_devices: 100, linger: Duration::ZERO, open_doubts: 2, rate: FAST }
+        Bounds {
+            free_slots: 4,
+            max_devices: 100,
+            linger: Duration::ZERO,
+            open_doubts: 2,
+            rate: FAST,
+            action: Action::BulkReprovisionCloudPc,
+        }
     }
 
     fn snapshot(entries: Vec<Entry>) -> Snapshot {
         Snapshot { now: at(0), tenant: TenantState::default(), entries }
+    }
+
+    fn planned(snapshot: Snapshot, bounds: &Bounds) -> Plan {
+        plan(snapshot, bounds, &|_| false)
     }
 
     fn ids(calls: &[Vec<Entry>]) -> Vec<Vec<i64>> {
@@ -263,19 +286,42 @@ mod tests {
         let entries: Vec<Entry> = (0..10).map(|n| entry(n, n.unsigned_abs().into())).collect();
         let bounds = Bounds { max_devices: 2, rate: Rate { calls: 10, period: Duration::from_secs(10) }, ..bounds() };
         let mut snap = snapshot(entries);
-        let first = plan(snap.clone(), &bounds);
+        let first = planned(snap.clone(), &bounds);
         let next = at(1) + chrono::TimeDelta::milliseconds(10);
         assert_eq!((ids(&first.calls), first.next_call_at), (vec![vec![0, 1]], Some(next)));
         assert_eq!(first.look_again_in, Some(Duration::from_millis(1010)));
         snap.tenant.next_call_at = first.next_call_at;
-        let none = plan(snap, &bounds);
+        let none = planned(snap, &bounds);
         assert_eq!((none.calls.len(), none.next_call_at), (0, None), "and nothing is charged for nothing");
         assert_eq!(none.look_again_in, Some(Duration::from_millis(1010)));
     }
 
     #[test]
+    fn a_batch_holds_twenty_at_most_is_charged_for_each_and_fits_into_one_period() {
+        let entries: Vec<Entry> = (0..50).map(|n| entry(n, n.unsigned_abs().into())).collect();
+        let sizes = |calls: u32, free_slots| {
+            let rate = Rate { calls, period: Duration::from_secs(20) };
+            let bounds = Bounds { rate, free_slots, action: Action::CloudPcReprovision, ..bounds() };
+            let plan = planned(snapshot(entries.clone()), &bounds);
+            (plan.calls.iter().map(Vec::len).collect::<Vec<_>>(), plan.next_call_at)
+        };
+        let next = |milliseconds| Some(at(0) + chrono::TimeDelta::milliseconds(milliseconds));
+        assert_eq!(sizes(100, 4), (vec![20], next(20 * 202)));
+        assert_eq!(sizes(5, 4), (vec![5], next(20_200)));
+        assert_eq!(sizes(20_000_000, 4).0, [20, 20, 10]);
+    }
+
+    #[test]
+    fn devices_that_are_apart_share_no_call_with_others() {
+        let entries: Vec<Entry> = (0..6).map(|n| entry(n, n.unsigned_abs().into())).collect();
+        let odd = |device: ManagedDeviceId| device.as_uuid().as_u128() % 2 == 1;
+        let plan = plan(snapshot(entries), &bounds(), &odd);
+        assert_eq!(ids(&plan.calls), [[0, 2, 4], [1, 3, 5]]);
+    }
+
+    #[test]
     fn two_requests_for_one_device_never_share_a_pass() {
-        let plan = plan(snapshot(vec![entry(1, 7), entry(2, 7), entry(3, 8)]), &bounds());
+        let plan = planned(snapshot(vec![entry(1, 7), entry(2, 7), entry(3, 8)]), &bounds());
         assert_eq!(ids(&plan.calls), [[1, 3]]);
     }
 
@@ -284,13 +330,13 @@ mod tests {
         let mut snap = snapshot(vec![entry(1, 1)]);
         snap.now = at(3);
         let bounds = Bounds { linger: Duration::from_secs(5), ..bounds() };
-        let waiting = plan(snap.clone(), &bounds);
+        let waiting = planned(snap.clone(), &bounds);
         assert_eq!((waiting.calls.len(), waiting.look_again_in), (0, Some(Duration::from_secs(2))));
         snap.now = at(5);
-        assert_eq!(plan(snap.clone(), &bounds).calls.len(), 1);
+        assert_eq!(planned(snap.clone(), &bounds).calls.len(), 1);
         let full = Bounds { max_devices: 1, ..bounds };
         snap.now = at(0);
-        assert_eq!(plan(snap, &full).calls.len(), 1);
+        assert_eq!(planned(snap, &full).calls.len(), 1);
     }
 
     #[test]
@@ -299,7 +345,7 @@ mod tests {
         for entry in &mut entries[2..6] {
             entry.max_batch = Some(2);
         }
-        assert_eq!(ids(&plan(snapshot(entries), &bounds()).calls), [vec![0, 1, 6, 7, 8, 9], vec![2, 3], vec![4, 5]]);
+        assert_eq!(ids(&planned(snapshot(entries), &bounds()).calls), [vec![0, 1, 6, 7, 8, 9], vec![2, 3], vec![4, 5]]);
     }
 
     #[test]
@@ -310,9 +356,9 @@ mod tests {
             TenantState { blocked_until: Some(at(0)), ..TenantState::default() },
         ] {
             let mut snap = Snapshot { tenant, ..snapshot(entries.clone()) };
-            assert_eq!(ids(&plan(snap.clone(), &bounds()).calls), [[0]]);
+            assert_eq!(ids(&planned(snap.clone(), &bounds()).calls), [[0]]);
             snap.tenant.calls_in_flight = 1;
-            assert_eq!(plan(snap, &bounds()), Plan::default());
+            assert_eq!(planned(snap, &bounds()), Plan::default());
         }
     }
 
@@ -326,7 +372,7 @@ mod tests {
         ];
         for tenant in closed {
             let snap = Snapshot { tenant, ..snapshot(vec![entry(1, 1)]) };
-            assert_eq!(plan(snap.clone(), &bounds()), Plan::default(), "{:?}", snap.tenant);
+            assert_eq!(planned(snap.clone(), &bounds()), Plan::default(), "{:?}", snap.tenant);
         }
     }
 
@@ -349,9 +395,9 @@ mod tests {
                 entry.request_id = RequestId(i64::try_from(n).unwrap());
             }
             let tenant = TenantState { cautious, paused, wait_until: wait.map(at), open_doubts, ..TenantState::default() };
-            let bounds = Bounds { free_slots, max_devices, linger: Duration::from_secs(linger), open_doubts: 2, rate: FAST };
+            let bounds = Bounds { free_slots, max_devices, linger: Duration::from_secs(linger), open_doubts: 2, rate: FAST, action: Action::BulkReprovisionCloudPc };
             let snap = Snapshot { now: at(now), tenant: tenant.clone(), entries: entries.clone() };
-            let plan = plan(snap, &bounds);
+            let plan = planned(snap, &bounds);
 
             prop_assert!(plan.calls.len() <= free_slots);
             let sent: Vec<&Entry> = plan.calls.iter().flatten().collect();

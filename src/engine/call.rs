@@ -51,7 +51,7 @@ impl Call {
         let reply = self.tenant.graph.reprovision(&outgoing, self.fence()).await;
         failpoint::reach("after-answer");
         let now = self.now();
-        let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, now);
+        let meaning = meaning(&reply.exchange, self.tenant.action, &devices, reply.renewed_token, now);
         let sent: Vec<Sent> = self
             .intent
             .entries

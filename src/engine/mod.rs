@@ -48,10 +48,6 @@ pub struct Settings {
     pub retry: Retry,
     /// `[reconcile]`
     pub reconcile: Reconcile,
-    /// `[limits]`
-    pub limits: Limits,
-    /// `graph_calls.action`
-    pub action: Action,
     /// The database as it may be shown: what is wrong with it is of no use without which it is.
     pub database: String,
 }
@@ -63,15 +59,22 @@ impl From<&Config> for Settings {
             batch: config.batch.clone(),
             retry: config.retry.clone(),
             reconcile: config.reconcile.clone(),
-            limits: config.limits.clone(),
-            action: config.graph.action,
             database: config.database.url.to_string(),
         }
     }
 }
 
-/// The tenants and how each is reached.
-pub type Graphs = Vec<(TenantName, Arc<dyn Graph>)>;
+/// A tenant that is served: how it is reached, and within which bounds.
+pub struct Served {
+    /// Its name.
+    pub name: TenantName,
+    /// How it is reached.
+    pub graph: Arc<dyn Graph>,
+    /// What is called there.
+    pub action: Action,
+    /// Its bounds.
+    pub limits: Limits,
+}
 
 /// Why the engine stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -133,13 +136,13 @@ impl Engine {
     /// An engine for the tenants that `graphs` can reach.
     pub fn new(
         store: Arc<dyn Store>,
-        graphs: Graphs,
+        served: Vec<Served>,
         settings: Settings,
         worker: WorkerId,
         surroundings: Surroundings,
     ) -> Self {
-        let tenant = |(name, graph)| Arc::new(Tenant::new(name, graph, Arc::clone(&surroundings.clock)));
-        let tenants = graphs.into_iter().map(tenant).collect();
+        let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock)));
+        let tenants = served.into_iter().map(tenant).collect();
         let lease = Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock)));
         Self { store, tenants, settings, worker, lease, surroundings }
     }
@@ -158,16 +161,18 @@ impl Engine {
         let nudge = Arc::new(Notify::new());
         let mut background: JoinSet<()> = JoinSet::new();
         background.spawn(lease::keep(Arc::clone(&self.lease), Arc::clone(&self.store), Arc::clone(&nudge)));
-        let reconciler = reconcile::Reconciler {
-            store: Arc::clone(&self.store),
-            tenants: self.tenants.clone(),
-            settings: self.settings.reconcile.clone(),
-            max_attempts: self.settings.retry.max_attempts,
-            nudge: Arc::clone(&nudge),
-            clock: Arc::clone(&self.surroundings.clock),
-            first_seen: reconcile::FirstSeen::default(),
-        };
-        background.spawn(reconciler.run());
+        for tenant in &self.tenants {
+            let reconciler = reconcile::Reconciler {
+                store: Arc::clone(&self.store),
+                tenant: Arc::clone(tenant),
+                settings: self.settings.reconcile.clone(),
+                max_attempts: self.settings.retry.max_attempts,
+                nudge: Arc::clone(&nudge),
+                clock: Arc::clone(&self.surroundings.clock),
+                first_seen: reconcile::FirstSeen::default(),
+            };
+            background.spawn(reconciler.run());
+        }
         background.spawn(watch(
             Arc::clone(&self.store),
             Arc::clone(&nudge),
@@ -277,7 +282,7 @@ impl Engine {
         stop: &CancellationToken,
     ) -> Result<Duration, StoreError> {
         if health.unsure {
-            let under_way: Vec<CallId> = tasks.calls.values().copied().collect();
+            let under_way: Vec<CallId> = tasks.calls.values().map(|(call, _)| *call).collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
             health.unsure = false;
             if released > 0 {
@@ -294,7 +299,7 @@ impl Engine {
                 break;
             }
             let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) else { continue };
-            let bounds = self.bounds(tasks);
+            let bounds = self.bounds(tenant, tasks);
             let wants = attention(&facts, &bounds);
             soonest(wants.look_again_in);
             let token = tenant.graph.ready();
@@ -318,15 +323,17 @@ impl Engine {
         intervals::delay(&self.settings.retry, n, &*self.surroundings.chance)
     }
 
-    fn bounds(&self, tasks: &Tasks) -> Bounds {
-        let free = self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls.len());
+    fn bounds(&self, tenant: &Tenant, tasks: &Tasks) -> Bounds {
+        // Each tenant has slots of its own: one whose calls hang takes none of another's.
+        let free = self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls_of(&tenant.name));
         Bounds {
             // Whoever is believed dead makes no intent that it would only have to drop.
             free_slots: if self.lease.holds() { free } else { 0 },
             max_devices: self.settings.batch.max_devices,
             linger: self.settings.batch.linger,
-            open_doubts: self.settings.limits.open_doubts,
-            rate: self.settings.limits.rate,
+            open_doubts: tenant.limits.open_doubts,
+            rate: tenant.limits.rate,
+            action: tenant.action,
         }
     }
 
@@ -337,7 +344,7 @@ impl Engine {
         health: &mut DatabaseHealth,
     ) -> Result<Claimed, StoreError> {
         let decide = |snapshot: Snapshot| {
-            let plan = plan(snapshot, bounds);
+            let plan = plan(snapshot, bounds, &|device| !tenant.graph.has_target(device));
             let intent = |entries: Vec<Entry>| {
                 let devices: Vec<_> = entries.iter().map(|entry| entry.device).collect();
                 let call_id = CallId::fresh();
@@ -354,7 +361,7 @@ impl Engine {
         let claim = Claim {
             tenant: &tenant.name,
             worker: self.worker,
-            action: self.settings.action,
+            action: tenant.action,
             fetch: bounds.free_slots * bounds.max_devices,
         };
         failpoint::reach("before-intent");
@@ -395,7 +402,7 @@ impl Engine {
                 Done::Call
             });
             let handle = tasks.set.spawn(task);
-            tasks.calls.insert(handle.id(), call_id);
+            tasks.calls.insert(handle.id(), (call_id, tenant.name.clone()));
         }
     }
 

@@ -22,10 +22,10 @@ const ROUND: u32 = 100;
 /// Read-backs under way at once: well within Graph's allowance for reads.
 const READS_AT_ONCE: usize = 4;
 
-/// Works beside the queue and never holds it up.
+/// One tenant's. Works beside the queue and never holds it up, and waits for no other tenant's read-backs.
 pub(super) struct Reconciler {
     pub(super) store: Arc<dyn Store>,
-    pub(super) tenants: Vec<Arc<Tenant>>,
+    pub(super) tenant: Arc<Tenant>,
     pub(super) settings: Reconcile,
     pub(super) max_attempts: u32,
     /// Settled doubts may let the queue go on.
@@ -52,7 +52,7 @@ impl Reconciler {
             match self.round().await {
                 Ok(more) => {
                     if std::mem::take(&mut failing) {
-                        info!("calls in doubt are looked at again");
+                        info!(tenant = %self.tenant.name, "calls in doubt are looked at again");
                     }
                     if more {
                         continue;
@@ -61,6 +61,7 @@ impl Reconciler {
                 Err(problem) => {
                     if !std::mem::replace(&mut failing, true) {
                         warn!(
+                            tenant = %self.tenant.name,
                             error = problem.to_string(),
                             "calls in doubt cannot be looked at until the database answers again"
                         );
@@ -71,31 +72,28 @@ impl Reconciler {
         }
     }
 
-    /// One look at every tenant. `true`: there is more to look at now.
+    /// One look. `true`: there is more to look at now.
     async fn round(&mut self) -> Result<bool, StoreError> {
         let policy = self.policy();
-        let mut more = false;
-        for tenant in self.tenants.clone() {
-            let asked_at = self.clock.now();
-            let doubts = self.store.doubts(&tenant.name, &policy, ROUND).await?;
-            if doubts.is_empty() {
-                continue;
-            }
-            more |= doubts.len() == ROUND as usize;
-            let doubts: Vec<Doubt> =
-                doubts.into_iter().map(|doubt| Doubt { watched: self.watched(&doubt), ..doubt }).collect();
-            let settled: Vec<(Doubt, Settlement)> = futures_util::stream::iter(doubts)
-                .map(|doubt| self.look(&tenant, doubt, asked_at, &policy))
-                .buffer_unordered(READS_AT_ONCE)
-                .collect()
-                .await;
-            failpoint::reach("before-settle");
-            self.store.settle(&settled).await?;
-            failpoint::reach("after-settle");
-            self.forget(&settled);
-            log(&tenant, &settled);
-            self.nudge.notify_one();
+        let asked_at = self.clock.now();
+        let doubts = self.store.doubts(&self.tenant.name, &policy, ROUND).await?;
+        if doubts.is_empty() {
+            return Ok(false);
         }
+        let more = doubts.len() == ROUND as usize;
+        let doubts: Vec<Doubt> =
+            doubts.into_iter().map(|doubt| Doubt { watched: self.watched(&doubt), ..doubt }).collect();
+        let settled: Vec<(Doubt, Settlement)> = futures_util::stream::iter(doubts)
+            .map(|doubt| self.look(doubt, asked_at, &policy))
+            .buffer_unordered(READS_AT_ONCE)
+            .collect()
+            .await;
+        failpoint::reach("before-settle");
+        self.store.settle(&settled).await?;
+        failpoint::reach("after-settle");
+        self.forget(&settled);
+        log(&self.tenant, &settled);
+        self.nudge.notify_one();
         Ok(more)
     }
 
@@ -129,16 +127,10 @@ impl Reconciler {
         self.first_seen.retain(|_, first_seen| now.since(*first_seen) <= longest);
     }
 
-    async fn look(
-        &self,
-        tenant: &Tenant,
-        mut doubt: Doubt,
-        asked_at: BootInstant,
-        policy: &ReconcilePolicy,
-    ) -> (Doubt, Settlement) {
+    async fn look(&self, mut doubt: Doubt, asked_at: BootInstant, policy: &ReconcilePolicy) -> (Doubt, Settlement) {
         let settlement = match self.settings.unknown_policy {
             UnknownPolicy::ReadBack => {
-                let read = tenant.graph.read_back(&doubt.subject()).await;
+                let read = self.tenant.graph.read_back(&doubt.subject()).await;
                 doubt.read_took = self.clock.now().since(asked_at);
                 settle(&doubt, &read, policy)
             }

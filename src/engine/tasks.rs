@@ -17,11 +17,16 @@ pub(super) enum Done {
 #[derive(Default)]
 pub(super) struct Tasks {
     pub(super) set: JoinSet<Done>,
-    pub(super) calls: HashMap<Id, CallId>,
+    pub(super) calls: HashMap<Id, (CallId, TenantName)>,
     pub(super) fetching_tokens: HashSet<TenantName>,
 }
 
 impl Tasks {
+    /// Calls of a tenant under way.
+    pub(super) fn calls_of(&self, tenant: &TenantName) -> usize {
+        self.calls.values().filter(|(_, of)| of == tenant).count()
+    }
+
     /// A task has ended.
     pub(super) fn finish(&mut self, finished: Result<(Id, Done), JoinError>) -> Result<(), EngineError> {
         let (id, done) = finished.map_err(|error| EngineError::Task(error.to_string()))?;

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::Served;
 use crate::clock::{BootInstant, Clock};
+use crate::config::Limits;
+use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::lifecycle::TenantEffect;
 use crate::graph::Graph;
@@ -11,14 +14,17 @@ use crate::graph::Graph;
 pub(super) struct Tenant {
     pub(super) name: TenantName,
     pub(super) graph: Arc<dyn Graph>,
+    pub(super) action: Action,
+    pub(super) limits: Limits,
     clock: Arc<dyn Clock>,
     /// No call of this process leaves before then: known at once, before the database has it.
     hold_until: Mutex<Option<BootInstant>>,
 }
 
 impl Tenant {
-    pub(super) fn new(name: TenantName, graph: Arc<dyn Graph>, clock: Arc<dyn Clock>) -> Self {
-        Self { name, graph, clock, hold_until: Mutex::default() }
+    pub(super) fn new(served: Served, clock: Arc<dyn Clock>) -> Self {
+        let Served { name, graph, action, limits } = served;
+        Self { name, graph, action, limits, clock, hold_until: Mutex::default() }
     }
 
     /// Nothing leaves before the end of what this asks for.

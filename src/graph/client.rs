@@ -91,6 +91,10 @@ impl Graph for GraphClient {
         self.credential.token().await.map(|_| ())
     }
 
+    fn has_target(&self, _: ManagedDeviceId) -> bool {
+        true
+    }
+
     fn compose(&self, _: CallId, devices: &[ManagedDeviceId]) -> Composed {
         let digest = Sha256::digest(wire::request_body(devices));
         let digest = digest.iter().fold(String::with_capacity(64), |mut text, byte| {

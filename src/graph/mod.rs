@@ -23,6 +23,10 @@ pub trait Graph: Send + Sync {
     /// Gets what `ready` asks for.
     async fn prepare(&self) -> Result<(), TokenError>;
 
+    /// Whether a call can name this device to the action, from what is known now. Those that it cannot go in calls of their
+    /// own, which only look them up.
+    fn has_target(&self, device: ManagedDeviceId) -> bool;
+
     /// What a call for these devices would send, from what is known now: it is written down with the intent.
     fn compose(&self, call: CallId, devices: &[ManagedDeviceId]) -> Composed;
 

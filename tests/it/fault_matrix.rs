@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use reprovisiond::config::Tenant;
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::answer::{Exchange, asks_to_wait, meaning};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, RequestId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, TenantEffect};
@@ -116,7 +117,8 @@ impl Bench {
         let outgoing = Outgoing { call: id, ..outgoing(&devices) };
         let reply = self.graph.reprovision(&outgoing, fence).await;
         let asks_to_wait = asks_to_wait(&reply.exchange, Utc::now());
-        let meaning = meaning(&reply.exchange, &devices, reply.renewed_token, Utc::now());
+        let meaning =
+            meaning(&reply.exchange, Action::BulkReprovisionCloudPc, &devices, reply.renewed_token, Utc::now());
         let sent: Vec<Sent> = (1..=i64::try_from(n).unwrap())
             .map(|request| Sent { request_id: RequestId(request), attempts: 0, expires_at: None })
             .collect();
@@ -162,6 +164,8 @@ fn tenant(simulator: &Simulator, graph_url: &str) -> Tenant {
         tenant_id: simulator.tenant_id().to_string(),
         client_id: simulator.client_id().to_string(),
         client_secret_file: simulator.client_secret_file().to_owned(),
+        action: Action::BulkReprovisionCloudPc,
+        limits: reprovisiond::config::Config::default().limits,
     }
 }
 
@@ -350,12 +354,12 @@ async fn a_bucket_is_taken_as_it_is_given() {
     let devices = [bench.simulator.devices()[0].managed_device_id, bench.simulator.devices()[1].managed_device_id];
     let reply = bench.graph.reprovision(&outgoing(&devices), Box::new(|| Ok(()))).await;
     let wiped: Vec<_> = bench.simulator.ledger().into_iter().map(|entry| entry.managed_device_id).collect();
-    let meaning = meaning(&reply.exchange, &devices, false, Utc::now());
+    let meaning = meaning(&reply.exchange, Action::BulkReprovisionCloudPc, &devices, false, Utc::now());
     let reprovisiond::domain::answer::Meaning::Answered { devices: answers, .. } = meaning else {
         panic!("{meaning:?}")
     };
     for (device, answer) in devices.iter().zip(answers) {
-        let successful = answer == reprovisiond::domain::answer::DeviceAnswer::Bucket(Bucket::Successful);
+        let successful = answer == reprovisiond::domain::answer::DeviceAnswer::Bucket(Bucket::Successful, None);
         assert_eq!(wiped.contains(device), successful, "{device}: {answer:?}");
     }
 }

@@ -142,7 +142,7 @@ fn hostile_text_in_the_file_cannot_forge_a_line_or_move_a_cursor() {
     DIR/reprovisiond.toml:8:10: tenants.a\nok: not a tenant name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit
       choose another name; it is also the one in the tenant column of the queue
     DIR/reprovisiond.toml:9:1: unknown key `tenants.a\nok.\r`
-      the keys of [tenants.a\nok] are cloud, graph_url, authority_url, tenant_id, client_id, client_secret_file
+      the keys of [tenants.a\nok] are cloud, graph_url, authority_url, tenant_id, client_id, client_secret_file, action, calls_per_period, period, open_doubts
     REPROVISIOND_\n\u{1b}[2J: unknown variable
       unset it; the names are REPROVISIOND_SECTION_KEY and REPROVISIOND_TENANTS_NAME_KEY
     REPROVISIOND_BATCH_LINGER: batch.linger = 1\u{1b}[2J\n: not a duration

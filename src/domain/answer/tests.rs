@@ -82,7 +82,7 @@ fn lists(items: &[(Bucket, &str)]) -> BucketLists {
 }
 
 fn means(answer: HttpAnswer, asked: &[ManagedDeviceId], renewed_token: bool) -> Meaning {
-    meaning(&Exchange::Answered(answer), asked, renewed_token, noon())
+    meaning(&Exchange::Answered(answer), Action::BulkReprovisionCloudPc, asked, renewed_token, noon())
 }
 
 fn reason(meaning: &Meaning) -> &str {
@@ -99,7 +99,7 @@ fn reason(meaning: &Meaning) -> &str {
 
 fn answered(lists: BucketLists, asked: &[ManagedDeviceId]) -> (Vec<DeviceAnswer>, Vec<String>) {
     match means(with_lists(bare(200), lists), asked, false) {
-        Meaning::Answered { devices, surplus } => (devices, surplus),
+        Meaning::Answered { devices, surplus, .. } => (devices, surplus),
         other => panic!("{other:?}"),
     }
 }
@@ -164,7 +164,7 @@ fn every_row_of_the_protocol_s_table_has_its_meaning() {
     ];
     for (row, exchange, renewed_token, expected) in rows {
         for asked in [1, 20] {
-            let meaning = meaning(&exchange, &devices(asked), renewed_token, noon());
+            let meaning = meaning(&exchange, Action::BulkReprovisionCloudPc, &devices(asked), renewed_token, noon());
             assert_eq!(kind(&meaning), expected, "{row}, {asked} devices: {meaning:?}");
         }
     }
@@ -262,7 +262,7 @@ fn only_a_bad_request_s_message_decides_and_only_when_it_speaks_of_a_segment() {
 
 #[test]
 fn a_block_says_what_a_person_is_to_do() {
-    let gone = ["bulkReprovisionCloudPc", "setting graph.action"];
+    let gone = ["bulk-reprovision-cloud-pc", "setting graph.action"];
     let rows: [(HttpAnswer, &[&str]); 8] = [
         (error(401, "m"), &["also with a fresh token", "tenant_id", "client_id", "cloud"]),
         (error(403, "m"), &["CloudPC.ReadWrite.All", "admin consent"]),
@@ -304,7 +304,7 @@ fn a_device_twice_in_one_bucket_is_in_that_bucket_and_in_two_buckets_unknown() {
         (Bucket::NotFound, &*torn),
     ];
     let (devices, surplus) = answered(lists(&items), &devices(2));
-    assert_eq!(devices[0], DeviceAnswer::Bucket(Bucket::Failed));
+    assert_eq!(devices[0], DeviceAnswer::Bucket(Bucket::Failed, None));
     let said = "the answer has this device in several buckets: successful, not_found";
     assert_eq!((&devices[1], surplus), (&DeviceAnswer::Unknown(said.to_owned()), vec![]));
 }
@@ -422,7 +422,7 @@ proptest! {
         prop_assert_eq!(devices.len(), asked.len());
         for (device, named) in devices.iter().zip(&named) {
             match named.first() {
-                Some(bucket) if named.len() == 1 => prop_assert_eq!(device, &DeviceAnswer::Bucket(*bucket)),
+                Some(bucket) if named.len() == 1 => prop_assert_eq!(device, &DeviceAnswer::Bucket(*bucket, None)),
                 _ => prop_assert!(matches!(device, DeviceAnswer::Unknown(_)), "{:?} for {:?}", device, named),
             }
         }
@@ -435,7 +435,7 @@ proptest! {
     ) {
         let asked = devices(asked);
         let status = answer.status;
-        let meaning = meaning(&Exchange::Answered(answer), &asked, renewed, received_at);
+        let meaning = meaning(&Exchange::Answered(answer), Action::BulkReprovisionCloudPc, &asked, renewed, received_at);
         if let Meaning::Answered { devices, .. } = &meaning {
             prop_assert_eq!(devices.len(), asked.len());
         }

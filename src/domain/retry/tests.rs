@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::action::Action;
 use crate::domain::id::ManagedDeviceId;
 use crate::domain::plan::{self, Bounds, Entry, Snapshot, TenantState, plan};
 use crate::domain::rate::Rate;
@@ -51,7 +52,7 @@ fn throttled(retry_after: Option<Duration>) -> Meaning {
 }
 
 fn answered(devices: Vec<DeviceAnswer>) -> Meaning {
-    Meaning::Answered { devices, surplus: vec![] }
+    Meaning::Answered { devices, surplus: vec![], beside: Beside::Nothing }
 }
 
 fn final_by_answer(bucket: Bucket) -> EntryEffect {
@@ -65,7 +66,7 @@ fn is_failure(effect: &EntryEffect) -> bool {
 /// What becomes of the only entry of a call that Graph answers with `failedDeviceIds`.
 fn after_failed(attempts: u32, expires_at: Option<DateTime<Utc>>, policy: &RetryPolicy) -> EntryEffect {
     let sent = [Sent { request_id: RequestId(1), attempts, expires_at }];
-    let recording = decide_with(answered(vec![DeviceAnswer::Bucket(Bucket::Failed)]), &sent, 0, policy);
+    let recording = decide_with(answered(vec![DeviceAnswer::Bucket(Bucket::Failed, None)]), &sent, 0, policy);
     recording.entries[0].1.clone()
 }
 
@@ -107,9 +108,9 @@ fn each_meaning_has_its_call_state_its_effect_and_its_word_for_the_tenant() {
 #[test]
 fn an_answer_ends_each_device_in_its_bucket_leaves_the_unplaced_unknown_and_clears_the_tenant() {
     let buckets = [Bucket::Successful, Bucket::NotFound, Bucket::NotSupported];
-    let mut devices: Vec<_> = buckets.map(DeviceAnswer::Bucket).to_vec();
+    let mut devices: Vec<_> = buckets.map(|bucket| DeviceAnswer::Bucket(bucket, None)).to_vec();
     devices.push(DeviceAnswer::Unknown(why()));
-    let meaning = Meaning::Answered { devices, surplus: vec!["stranger".to_owned()] };
+    let meaning = Meaning::Answered { devices, surplus: vec!["stranger".to_owned()], beside: Beside::Nothing };
     let recording = decide(meaning, &fresh(4));
     let mut effects = buckets.map(final_by_answer).to_vec();
     effects.push(EntryEffect::Unknown { detail: why() });
@@ -121,8 +122,11 @@ fn an_answer_ends_each_device_in_its_bucket_leaves_the_unplaced_unknown_and_clea
 
 #[test]
 fn lists_that_place_no_device_leave_the_call_in_doubt_the_tenant_cautious_and_the_surplus_recorded() {
-    let meaning =
-        Meaning::Answered { devices: vec![DeviceAnswer::Unknown(why()); 2], surplus: vec!["stranger".to_owned()] };
+    let meaning = Meaning::Answered {
+        devices: vec![DeviceAnswer::Unknown(why()); 2],
+        surplus: vec!["stranger".to_owned()],
+        beside: Beside::Nothing,
+    };
     let recording = decide(meaning, &fresh(2));
     let entries = (0..2).map(|id| (RequestId(id), EntryEffect::Unknown { detail: why() })).collect();
     let (state, tenant) = (CallState::Unknown, TenantEffect::Caution);
@@ -182,7 +186,7 @@ fn a_failed_device_is_not_tried_again_where_that_could_only_expire() {
 fn a_delay_beyond_every_calendar_fails_an_entry_that_expires_and_does_not_panic() {
     let sent = [Sent { expires_at: Some(DateTime::<Utc>::MAX_UTC), ..fresh(1)[0].clone() }];
     let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, asks_to_wait: None, now: noon() };
-    let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed)]);
+    let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed, None)]);
     let recording = verdict(meaning, &ended, &policy(), &mut |_| Duration::MAX);
     assert!(is_failure(&recording.entries[0].1), "{recording:?}");
 }
@@ -210,7 +214,7 @@ fn any_delay() -> impl Strategy<Value = Duration> {
 fn any_device_answer() -> impl Strategy<Value = DeviceAnswer> {
     let buckets = [Bucket::Successful, Bucket::Failed, Bucket::NotFound, Bucket::NotSupported];
     prop_oneof![
-        4 => prop::sample::select(buckets.to_vec()).prop_map(DeviceAnswer::Bucket),
+        4 => prop::sample::select(buckets.to_vec()).prop_map(|bucket| DeviceAnswer::Bucket(bucket, None)),
         1 => Just(DeviceAnswer::Unknown(why())),
     ]
 }
@@ -229,7 +233,7 @@ fn any_meaning_without_effect() -> impl Strategy<Value = Meaning> {
 /// Any meaning that a call of `n` devices can have.
 fn any_meaning(n: usize) -> impl Strategy<Value = Meaning> {
     let answered = (prop::collection::vec(any_device_answer(), n), prop::collection::vec(any::<String>(), 0..3))
-        .prop_map(|(devices, surplus)| Meaning::Answered { devices, surplus });
+        .prop_map(|(devices, surplus)| Meaning::Answered { devices, surplus, beside: Beside::Nothing });
     prop_oneof![answered, any_meaning_without_effect(), Just(Meaning::Unknown { reason: why() })]
 }
 
@@ -308,7 +312,7 @@ proptest! {
         let sent = [Sent { request_id: RequestId(1), attempts, expires_at }];
         let policy = RetryPolicy { max_attempts, retry_failed, ..policy() };
         let ended = Ended { call_id: call_id(), sent: &sent, waits_in_a_row: 0, asks_to_wait: None, now: noon() };
-        let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed)]);
+        let meaning = answered(vec![DeviceAnswer::Bucket(Bucket::Failed, None)]);
         let recording = verdict(meaning, &ended, &policy, &mut |_| Duration::from_secs(own));
         let in_time = expiry.is_none_or(|expiry| i64::try_from(own).unwrap() < expiry);
         let attempts_left = u64::from(attempts) + 1 < u64::from(max_attempts);
@@ -370,15 +374,25 @@ fn queue(n: usize) -> BTreeMap<RequestId, Entry> {
 /// Plans, calls and records until the queue is empty. Graph refuses each call with a poison device in it.
 fn drain(mut queue: BTreeMap<RequestId, Entry>, max_devices: usize, is_poison: impl Fn(i64) -> bool) -> Outcome {
     let rate = Rate { calls: u32::MAX, period: Duration::from_nanos(1) };
-    let bounds = Bounds { free_slots: usize::MAX, max_devices, linger: Duration::from_hours(1), open_doubts: 1, rate };
+    let bounds = Bounds {
+        free_slots: usize::MAX,
+        max_devices,
+        linger: Duration::from_hours(1),
+        open_doubts: 1,
+        rate,
+        action: Action::BulkReprovisionCloudPc,
+    };
     let mut outcome = Outcome { rounds: 0, ended: BTreeMap::new() };
     // As if what is due had lingered enough.
     let now = noon() + TimeDelta::hours(2);
     while !queue.is_empty() {
         outcome.rounds += 1;
         assert!(outcome.rounds <= 40, "no end: {queue:?}");
-        let plan::Plan { calls, .. } =
-            plan(Snapshot { now, tenant: TenantState::default(), entries: queue.values().cloned().collect() }, &bounds);
+        let plan::Plan { calls, .. } = plan(
+            Snapshot { now, tenant: TenantState::default(), entries: queue.values().cloned().collect() },
+            &bounds,
+            &|_| false,
+        );
         for call in calls {
             let sent: Vec<Sent> = call
                 .iter()
@@ -387,7 +401,7 @@ fn drain(mut queue: BTreeMap<RequestId, Entry>, max_devices: usize, is_poison: i
             let meaning = if sent.iter().any(|sent| is_poison(sent.request_id.0)) {
                 refused()
             } else {
-                answered(vec![DeviceAnswer::Bucket(Bucket::Successful); sent.len()])
+                answered(vec![DeviceAnswer::Bucket(Bucket::Successful, None); sent.len()])
             };
             for (id, effect) in decide(meaning, &sent).entries {
                 match effect {

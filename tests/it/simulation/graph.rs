@@ -230,6 +230,10 @@ impl Graph for ModelGraph {
         if fails { Err(TokenError::Unavailable("a fault of the simulation".to_owned())) } else { Ok(()) }
     }
 
+    fn has_target(&self, _: ManagedDeviceId) -> bool {
+        true
+    }
+
     fn compose(&self, _: CallId, _: &[ManagedDeviceId]) -> Composed {
         Composed { digest: String::new(), cloud_pcs: None }
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::WorkerId;
-use reprovisiond::engine::{Engine, EngineError, Graphs, Surroundings};
+use reprovisiond::engine::{Engine, EngineError, Served, Surroundings};
 use reprovisiond::graph::Graph;
 use tokio_util::sync::CancellationToken;
 
@@ -232,9 +233,10 @@ pub(super) fn times_out(seed: u64, read_back_works: bool) -> (usize, usize, usiz
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut rules = rules(&mut rng, None);
     rules.contract.worker.max_calls_in_flight = 4;
-    rules.contract.limits.open_doubts = 2;
+    rules.limits.open_doubts = 2;
+    rules.bounded = rules.limits.clone();
     rules.settings = rules.contract.clone();
-    let allowed = rules.contract.limits.open_doubts as usize + rules.contract.worker.max_calls_in_flight;
+    let allowed = rules.limits.open_doubts as usize + rules.contract.worker.max_calls_in_flight;
     let weather = Weather { only_times_out: true, ..fair(read_back_works) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async move {
@@ -310,11 +312,16 @@ async fn live(world: &Arc<World>, life: &Arc<Life>, worker: WorkerId, tenants: u
     let store = Arc::new(ModelStore { world: Arc::clone(world), life: Arc::clone(life) });
     let graph = |n| {
         let graph = ModelGraph { world: Arc::clone(world), life: Arc::clone(life), tenant: tenant(n) };
-        (tenant(n), Arc::new(graph) as Arc<dyn Graph>)
+        Served {
+            name: tenant(n),
+            graph: Arc::new(graph) as Arc<dyn Graph>,
+            action: Action::BulkReprovisionCloudPc,
+            limits: world.rules.bounded.clone(),
+        }
     };
-    let graphs: Graphs = (0..tenants).map(graph).collect();
+    let served = (0..tenants).map(graph).collect();
     let surroundings = Surroundings { clock: Arc::<Life>::clone(life), chance: Arc::<Life>::clone(life) };
-    let engine = Engine::new(store, graphs, world.rules.settings.clone(), worker, surroundings);
+    let engine = Engine::new(store, served, world.rules.settings.clone(), worker, surroundings);
     let sigterm = CancellationToken::new();
     let stop = sigterm.clone();
     let mut process = tokio::spawn(async move {

@@ -27,16 +27,17 @@ pub(super) fn after_claim(state: &mut State, rules: &Rules, claim: &Claim<'_>, f
     if first == db.calls.len() {
         return;
     }
-    if doubts >= rules.contract.limits.open_doubts as usize {
+    if doubts >= rules.limits.open_doubts as usize {
         breaches.push(format!("invariant 7: calls are intended while {doubts} are in doubt"));
     }
     // A call whose COMMIT came late is never made: it is in the table only.
-    let in_flight = |call: &CallRow| call.worker == claim.worker && call.committed == call.intended;
+    let in_flight =
+        |call: &CallRow| call.worker == claim.worker && call.tenant == *claim.tenant && call.committed == call.intended;
     let of_worker = db.sending.iter().filter(|n| in_flight(&db.calls[**n])).count();
     if of_worker > rules.contract.worker.max_calls_in_flight {
-        breaches.push(format!("a worker has {of_worker} calls in flight"));
+        breaches.push(format!("a worker has {of_worker} calls of one tenant in flight"));
     }
-    let rate = rules.contract.limits.rate;
+    let rate = rules.limits.rate;
     let recent = |call: &&CallRow| {
         call.tenant == *claim.tenant
             && db.time.saturating_sub(call.intended) < rate.period.saturating_sub(super::TOLERANCE)

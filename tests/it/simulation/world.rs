@@ -12,7 +12,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::chance::Chance;
 use reprovisiond::clock::{BootInstant, Clock};
 use reprovisiond::config::{Batch, Limits, Reconcile, Retry, UnknownPolicy, Worker};
-use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::engine::Settings;
@@ -57,6 +56,10 @@ pub(super) struct Weather {
 /// What is fixed for a history.
 pub(super) struct Rules {
     pub(super) settings: Settings,
+    /// What the workers keep to.
+    pub(super) bounded: Limits,
+    /// What they are held to.
+    pub(super) limits: Limits,
     /// What `settings` would be without the mutant.
     pub(super) contract: Settings,
     pub(super) call_timeout: Duration,
@@ -286,28 +289,30 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
             give_up_after: settle_after + seconds(100, 1200),
             clock_margin,
         },
-        limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: seconds(5, 20) } },
-        action: Action::BulkReprovisionCloudPc,
         database: "a model".to_owned(),
     };
+    let period = seconds(5, 20);
     let mut contract = contract;
     contract.worker.max_calls_in_flight = rng.usize(1..=4);
     contract.batch.max_devices = rng.usize(1..=6);
     contract.retry.max_attempts = rng.u32(1..=4);
     contract.retry.failed = rng.bool();
-    contract.limits.open_doubts = rng.u32(1..=3);
-    contract.limits.rate.calls = rng.u32(5..=100);
+    let open_doubts = rng.u32(1..=3);
+    let limits = Limits { open_doubts, rate: Rate { calls: rng.u32(5..=100), period } };
+    let mut bounded = limits.clone();
     // Where it lies within the contract, it lies as often as not at its edge.
     let reach = i64::try_from(clocks_apart.as_millis()).unwrap();
     let offset = if rng.bool() { if rng.bool() { reach } else { -reach } } else { rng.i64(-reach..=reach) };
     let mut settings = contract.clone();
     match mutant {
         Some(Mutant::NoSettlingTime) => settings.reconcile.settle_after = Duration::from_secs(1),
-        Some(Mutant::UnboundedDoubts) => settings.limits.open_doubts = 100,
+        Some(Mutant::UnboundedDoubts) => bounded.open_doubts = 100,
         _ => {}
     }
     Rules {
         settings,
+        bounded,
+        limits,
         call_timeout,
         longest_way,
         // Less a second for whole milliseconds and the order of things within one.

@@ -193,7 +193,7 @@ fn try_again(delay: Duration) -> EntryEffect {
 /// What the engine does with a claim: the domain's plan, and every call of it gets an id.
 async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usize) -> Result<Claimed, StoreError> {
     let decide = |snapshot: Snapshot| {
-        let plan = plan(snapshot, bounds);
+        let plan = plan(snapshot, bounds, &|_| false);
         let intent =
             |entries| Intent { call_id: CallId::fresh(), entries, digest: "digest".to_owned(), cloud_pcs: None };
         Decision {
@@ -208,7 +208,14 @@ async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usiz
 
 fn bounds() -> Bounds {
     let rate = Rate { calls: 1_000_000, period: Duration::from_secs(1) };
-    Bounds { free_slots: 10, max_devices: 100, linger: Duration::ZERO, open_doubts: 2, rate }
+    Bounds {
+        free_slots: 10,
+        max_devices: 100,
+        linger: Duration::ZERO,
+        open_doubts: 2,
+        rate,
+        action: Action::BulkReprovisionCloudPc,
+    }
 }
 
 /// The requests of each call.
