@@ -28,13 +28,19 @@ use crate::domain::id::ManagedDeviceId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Endpoint {
-    /// The call that reprovisions.
+    /// The call that reprovisions, by whichever interface: for `cloud-pc-reprovision`, the `$batch` or the single POST.
     #[default]
     Action,
-    /// The read-back of a device's remote actions.
+    /// The read-back of a device's remote actions, by managed device ID or by Cloud PC.
     ReadBack,
     /// The token endpoint.
     Token,
+    /// The list of Cloud PCs, and one of them.
+    List,
+    /// One request inside a `$batch`.
+    BatchItem,
+    /// The list of bulk actions, and one of them.
+    LookUp,
 }
 
 /// How often a fault is used.
@@ -112,7 +118,7 @@ pub struct StatusFault {
     /// The body's error code; one that fits the status if none.
     #[serde(default)]
     pub error_code: Option<String>,
-    /// The body's message.
+    /// The body's message; `{segment}` in it becomes the last segment of the action struck.
     #[serde(default)]
     pub message: Option<String>,
 }
@@ -211,7 +217,7 @@ impl Effect {
         Self::Status(StatusFault {
             code: 400,
             error_code: Some("BadRequest".to_owned()),
-            message: Some("Resource not found for the segment 'bulkReprovisionCloudPc'.".to_owned()),
+            message: Some("Resource not found for the segment '{segment}'.".to_owned()),
             ..StatusFault::default()
         })
     }

@@ -21,12 +21,12 @@ pub(super) struct Faults {
     /// With the number of times each is still to be used.
     script: Vec<(Fault, Option<u64>)>,
     random: Option<RandomFaults>,
-    calls: [u64; 3],
+    calls: [u64; 6],
 }
 
 impl Faults {
     pub(super) fn new(script: FaultScript) -> Self {
-        let mut faults = Self { script: Vec::new(), random: script.random, calls: [0; 3] };
+        let mut faults = Self { script: Vec::new(), random: script.random, calls: [0; 6] };
         script.script.into_iter().for_each(|fault| faults.add(fault));
         faults
     }
