@@ -18,6 +18,7 @@ mod checks;
 mod cloud_pcs;
 mod losses;
 mod steering;
+mod successors;
 mod tokens;
 
 const SUCCEEDS: &str = PAGE_EXAMPLE[0].0;
