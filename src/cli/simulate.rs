@@ -10,8 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, Failure};
 use crate::simulator::{
-    AnswerShape, FaultScript, Options, Others, Pace, Shares, Simulator, StartError, Throttle, fault_spec, fleet,
-    humane, token,
+    AnswerShape, FaultScript, Interface, Options, Others, Pace, Shares, Simulator, StartError, Throttle, fault_spec,
+    fleet, humane, token,
 };
 
 const EXAMPLES: &str = "\
@@ -26,6 +26,8 @@ Examples:
       the 2nd call is throttled, the answer to the 7th is lost
   reprovisiond simulate --faults seed=7,rate=0.2
       a fifth of all calls goes wrong, the same ones every time
+  reprovisiond simulate --gone bulk-reprovision-cloud-pc --new-ids
+      the first action is gone, and a reprovisioned Cloud PC enrols anew
 
 The first line on standard output is one JSON object: graph_url, authority_url,
 tenant_id, client_id, client_secret_file, and with --tls ca_file. It serves
@@ -34,7 +36,8 @@ reprovision that really happened.";
 
 const WHILE_IT_RUNS: &str = "\
 While it runs:
-  GET  /simulator/ledger, /simulator/requests, /simulator/fleet
+  GET  /simulator/ledger, /simulator/requests, /simulator/fleet,
+       /simulator/traffic  what clients wrote to Graph
   POST /simulator/faults   one JSON entry or a list:
                            {\"nth\": 2, \"effect\": \"reset_after\"}
   POST /simulator/tokens   {\"roles\": [...], \"expire\": true}";
@@ -69,7 +72,7 @@ pub(super) struct SimulateArgs {
     fails_later: f64,
     /// Devices as a JSON array or one JSON object a line
     ///
-    /// Each has managed_device_id, behaviour (succeeds, fails, fails-later, not-found, not-supported) and, if wanted, cloud_pc_id.
+    /// Each has managed_device_id, behaviour (succeeds, fails, fails-later, not-found, not-supported) and, if wanted, cloud_pc_id, more_cloud_pc_ids (Cloud PCs listed with the same managed device ID) and not_enrolled (true: listed without one).
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
     /// How IDs outside the fleet are treated
@@ -81,7 +84,7 @@ pub(super) struct SimulateArgs {
     /// Time between the work and its answer, such as 200ms
     #[arg(long, value_name = "DURATION", value_parser = humane::duration, default_value = "0")]
     latency: Duration,
-    /// Throttle of the action: published (100 calls in 20 seconds), off, or CALLS/SECONDS. Refused calls count too
+    /// Throttle of the actions: published (100 calls in 20 seconds), off, or CALLS/SECONDS. Refused calls count too
     #[arg(long, value_name = "LIMIT", default_value = "published")]
     throttle: Throttle,
     /// How long a reprovision is pending
@@ -99,6 +102,15 @@ pub(super) struct SimulateArgs {
     /// How long a token is good for
     #[arg(long, value_name = "DURATION", value_parser = humane::duration, default_value = "3599s")]
     token_lifetime: Duration,
+    /// Cloud PCs or bulk actions on one page of a list
+    #[arg(long, value_name = "N", default_value_t = Options::default().page_size)]
+    page_size: usize,
+    /// List a reprovisioned Cloud PC without a managed device ID while that runs, and then with a new one
+    #[arg(long)]
+    new_ids: bool,
+    /// An action that this tenant no longer has, repeatable
+    #[arg(long, value_name = "ACTION", value_enum)]
+    gone: Vec<Interface>,
     /// What goes wrong: a JSON file, or entries as described below
     #[arg(long, value_name = "FILE|SPEC", value_parser = fault_spec::read)]
     faults: Option<FaultScript>,
@@ -147,6 +159,9 @@ fn options(args: &SimulateArgs) -> Result<Options, Failure> {
         pace: Pace { pending: args.pending, active: args.active, read_back_lag: args.read_back_lag },
         roles: args.roles.iter().filter(|role| *role != "none").cloned().collect(),
         token_lifetime: args.token_lifetime,
+        page_size: args.page_size,
+        new_ids: args.new_ids,
+        without: args.gone.clone(),
         faults: args.faults.clone().unwrap_or_default(),
         ..Options::default()
     })
@@ -206,7 +221,7 @@ mod tests {
         let options = parse(
             "simulate --listen [::1]:7 --tls --devices 9 --seed 3 --not-found 0.5 --fails 0 --others mixed \
              --answer-shape bare --latency 200ms --throttle 3/5 --pending 1m --read-back-lag 2s --role none \
-             --token-lifetime 5s --faults hang@2",
+             --token-lifetime 5s --page-size 7 --new-ids --gone cloud-pc-reprovision --faults hang@2",
         );
         let options = options.unwrap();
         assert_eq!((options.listen.to_string().as_str(), options.tls), ("[::1]:7", true));
@@ -216,6 +231,8 @@ mod tests {
         assert_eq!(options.throttle, Throttle::Limit { calls: 3, window: Duration::from_secs(5) });
         let pace = Pace { pending: Duration::from_mins(1), read_back_lag: Duration::from_secs(2), ..Pace::default() };
         assert_eq!((options.pace, options.roles, options.token_lifetime), (pace, vec![], Duration::from_secs(5)));
+        assert_eq!((options.page_size, options.new_ids), (7, true));
+        assert_eq!(options.without, [Interface::CloudPcReprovision]);
         assert_eq!(options.faults.script[0].effect, Effect::Hang);
     }
 

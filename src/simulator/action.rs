@@ -1,5 +1,5 @@
 //! `POST /beta/deviceManagement/managedDevices/bulkReprovisionCloudPc`: the checks of the request, the work, and the
-//! answer in each of the shapes that Microsoft's pages and SDK disagree about. Other actions go beside this file.
+//! answer in each of the shapes that Microsoft's pages and SDK disagree about. Beside it, what all actions share.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -8,7 +8,9 @@ use uuid::Uuid;
 use super::answer::{Answer, Call, Content};
 use super::faults::Effect;
 use super::fleet::Behaviour;
-use super::http::Received;
+use super::interface::Interface;
+use super::ledger::Attempt;
+use super::route::{Received, guid};
 use super::token::{READ_WRITE, authorise, is_media_type};
 use super::verdict::Verdict;
 use super::{Shared, seeded, unpoisoned};
@@ -41,12 +43,11 @@ pub(super) fn ids_in(body: &[u8]) -> Vec<String> {
 
 /// Checks the request as Graph does, reprovisions what can be, and tells.
 pub(super) fn carry_out(sim: &Shared, call: &Call, received: &Received<'_>, verdict: &Verdict) -> Answer {
-    if let Err(refusal) = authorise(sim, call, received.authorization, &[READ_WRITE]) {
+    let refused = authorise(sim, call, received.authorization, &[READ_WRITE])
+        .and_then(|()| Interface::BulkReprovisionCloudPc.refuse_if_gone(sim, call))
+        .and_then(|()| admit(sim, call));
+    if let Err(refusal) = refused {
         return refusal;
-    }
-    if let Err(seconds) = admit(sim) {
-        return Answer::graph_error(call, 429, "TooManyRequests", "Too many requests.")
-            .with("retry-after", seconds.to_string());
     }
     let ids = match requested(received) {
         Ok(ids) => ids,
@@ -66,40 +67,56 @@ pub(super) fn carry_out(sim: &Shared, call: &Call, received: &Received<'_>, verd
 }
 
 fn requested(received: &Received<'_>) -> Result<Vec<Uuid>, String> {
+    let body = json_object(received)?;
+    if let Some(unknown) = body.keys().find(|key| *key != "managedDeviceIds" && !key.contains('@')) {
+        return Err(no_parameter(unknown, "bulkReprovisionCloudPc"));
+    }
+    guids(&body, "managedDeviceIds", "managed device")
+}
+
+/// The body, if it is a JSON object and says so.
+pub(super) fn json_object(received: &Received<'_>) -> Result<Map<String, Value>, String> {
     if !is_media_type(received.content_type, "application/json") {
         return Err("A valid Content-Type header is required: application/json.".to_owned());
     }
-    let body: Value = serde_json::from_slice(received.body).map_err(|_| "Unable to read JSON request payload.")?;
-    let body = body.as_object().ok_or("Unable to read JSON request payload: an object is expected.")?;
-    if let Some(unknown) = body.keys().find(|key| *key != "managedDeviceIds" && !key.contains('@')) {
-        let action = "bulkReprovisionCloudPc";
-        return Err(format!(
-            "The parameter '{unknown}' in the request payload is not a valid parameter for '{action}'."
-        ));
+    match serde_json::from_slice(received.body) {
+        Ok(Value::Object(body)) => Ok(body),
+        Ok(_) => Err("Unable to read JSON request payload: an object is expected.".to_owned()),
+        Err(_) => Err("Unable to read JSON request payload.".to_owned()),
     }
-    let ids = body.get("managedDeviceIds").ok_or("The parameter 'managedDeviceIds' is missing.")?;
-    let ids = ids.as_array().ok_or("The parameter 'managedDeviceIds' is not a collection of strings.")?;
-    if ids.is_empty() {
-        return Err("The parameter 'managedDeviceIds' is empty.".to_owned());
-    }
-    let mut devices = Vec::new();
-    for id in ids {
-        let text = id.as_str().ok_or("The parameter 'managedDeviceIds' is not a collection of strings.")?;
-        let device = Some(text).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok());
-        let device = device.ok_or_else(|| format!("Invalid managed device id '{text}': not a GUID."))?;
-        // Asked for twice in one call is asked for once.
-        if !devices.contains(&device) {
-            devices.push(device);
-        }
-    }
-    Ok(devices)
 }
 
-// Here and in `reprovision`, the time is taken under the lock: what is recorded stays in the order of its times.
-fn admit(sim: &Shared) -> Result<(), u64> {
+pub(super) fn no_parameter(name: &str, action: &str) -> String {
+    format!("The parameter '{name}' in the request payload is not a valid parameter for '{action}'.")
+}
+
+/// A collection of GUIDs that is not empty; one that stands there twice is asked for once.
+pub(super) fn guids(body: &Map<String, Value>, name: &str, what: &str) -> Result<Vec<Uuid>, String> {
+    let ids = body.get(name).ok_or_else(|| format!("The parameter '{name}' is missing."))?;
+    let no_collection = || format!("The parameter '{name}' is not a collection of strings.");
+    let ids = ids.as_array().ok_or_else(no_collection)?;
+    if ids.is_empty() {
+        return Err(format!("The parameter '{name}' is empty."));
+    }
+    let mut found = Vec::new();
+    for id in ids {
+        let text = id.as_str().ok_or_else(no_collection)?;
+        let id = guid(text).ok_or_else(|| format!("Invalid {what} id '{text}': not a GUID."))?;
+        if !found.contains(&id) {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Counts one write. Here and in `reprovision`, the time is taken under the lock: what is recorded stays in the order of
+/// its times.
+pub(super) fn admit(sim: &Shared, call: &Call) -> Result<(), Answer> {
     let mut state = unpoisoned(&sim.state);
     let now = sim.clock.now();
-    state.window.admit(now)
+    state.window.admit(now).map_err(|seconds| {
+        Answer::graph_error(call, 429, "TooManyRequests", "Too many requests.").with("retry-after", seconds.to_string())
+    })
 }
 
 fn reprovision(sim: &Shared, call: &Call, ids: &[Uuid]) -> (Buckets, Vec<usize>) {
@@ -109,7 +126,8 @@ fn reprovision(sim: &Shared, call: &Call, ids: &[Uuid]) -> (Buckets, Vec<usize>)
     for &id in ids {
         // The GUID of zeros is a GUID to Graph, and no device's.
         let device = ManagedDeviceId::try_from(id).ok();
-        let behaviour = device.map_or(Behaviour::NotFound, |device| sim.fleet.look_up(device).behaviour);
+        let device = device.map(|device| sim.fleet.look_up(device));
+        let behaviour = device.as_ref().map_or(Behaviour::NotFound, |device| device.behaviour);
         let bucket = match behaviour {
             Behaviour::Succeeds | Behaviour::FailsLater => 0,
             Behaviour::Fails => 1,
@@ -118,7 +136,9 @@ fn reprovision(sim: &Shared, call: &Call, ids: &[Uuid]) -> (Buckets, Vec<usize>)
         };
         buckets[bucket].push(id.to_string());
         if let Some(device) = device.filter(|_| bucket == 0) {
-            performed.push(state.ledger.record(device, call.client_request_id.clone(), now));
+            let (managed_device_id, cloud_pc_id) = (device.managed_device_id, device.cloud_pc_id);
+            let attempt = Attempt { managed_device_id, cloud_pc_id, at: now, hidden: false };
+            performed.push(state.ledger.record(attempt, call.client_request_id.clone()));
         }
     }
     (buckets, performed)

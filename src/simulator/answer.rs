@@ -71,9 +71,10 @@ impl Answer {
         Self::json(status, body)
     }
 
-    /// The status that a fault puts in the place of the true one.
-    pub(super) fn of_fault(call: &Call, endpoint: Endpoint, fault: &StatusFault) -> Self {
+    /// The status that a fault puts in the place of the true one. `segment` is that of the action struck.
+    pub(super) fn of_fault(call: &Call, endpoint: Endpoint, fault: &StatusFault, segment: &str) -> Self {
         let message = fault.message.as_deref().unwrap_or("The simulator was told to answer so.");
+        let message = &message.replace("{segment}", segment);
         let mut answer = match (fault.body, endpoint) {
             (ErrorBody::None, _) => Self { content: Content::Nothing, ..Self::json(fault.code, Value::Null) },
             (ErrorBody::Html, _) => Self { content: Content::Html, ..Self::json(fault.code, Value::Null) },

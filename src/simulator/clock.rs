@@ -21,6 +21,10 @@ impl Clock {
         Self { began: Utc::now() + ahead, since: Instant::now(), moved: Mutex::new(TimeDelta::zero()) }
     }
 
+    pub(super) fn began(&self) -> DateTime<Utc> {
+        self.began
+    }
+
     pub(super) fn now(&self) -> DateTime<Utc> {
         let elapsed = TimeDelta::from_std(self.since.elapsed()).unwrap_or(TimeDelta::MAX);
         self.began + elapsed + *unpoisoned(&self.moved)

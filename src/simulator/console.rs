@@ -1,5 +1,5 @@
-//! What is the simulator's own and not Graph's: `GET /simulator/ledger`, `/simulator/requests` and `/simulator/fleet`,
-//! and `POST /simulator/faults` and `/simulator/tokens`. It needs no token: it is for tests, on the loopback only.
+//! What is the simulator's own and not Graph's: `GET /simulator/ledger`, `/simulator/requests`, `/simulator/traffic` and
+//! `/simulator/fleet`, and `POST /simulator/faults` and `/simulator/tokens`. It needs no token: it is for tests, on the loopback only.
 
 use axum::http::Method;
 use serde::Deserialize;
@@ -25,6 +25,7 @@ pub(super) fn answer(sim: &Shared, call: &Call, method: &Method, what: &str, bod
     match (method.as_str(), what) {
         ("GET", "ledger") => Answer::json(200, json!(unpoisoned(&sim.state).ledger.entries())),
         ("GET", "requests") => Answer::json(200, json!(unpoisoned(&sim.state).ledger.requests())),
+        ("GET", "traffic") => Answer::json(200, json!(unpoisoned(&sim.state).traffic.latest())),
         ("GET", "fleet") => Answer::json(200, json!(sim.fleet.devices())),
         ("POST", "faults") => match faults_in(body) {
             Ok(faults) => {
@@ -52,7 +53,7 @@ pub(super) fn answer(sim: &Shared, call: &Call, method: &Method, what: &str, bod
         },
         _ => {
             let message = format!(
-                "The simulator has no {method} /simulator/{what}: GET ledger, requests, fleet; POST faults, tokens."
+                "The simulator has no {method} /simulator/{what}: GET ledger, requests, traffic, fleet; POST faults, tokens."
             );
             Answer::graph_error(call, 404, "ResourceNotFound", &message)
         }

@@ -14,7 +14,10 @@ pub const SYNTAX: &str = "\
 Faults are a JSON file, or entries separated by commas:
   [ENDPOINT/]EFFECT[:ARGUMENT][@CALLS]
 
-  ENDPOINT  action (default), read-back or token
+  ENDPOINT  action (default; whichever of the three, and for
+            cloud-pc-reprovision the $batch or the single POST), read-back
+            (both), token, list (of Cloud PCs), look-up (of bulk actions), or
+            batch-item (one request inside a $batch)
   CALLS     which calls of that endpoint, counted from 1: @2, @2-5, @* for all;
             without it, the next one
 
@@ -23,7 +26,8 @@ Effects on a call that is not carried out:
                     :garbage sets Retry-After
   503-bare          a status without an error body; 503-html with a proxy's page
   segment           the 400 of a tenant where the action is gone
-  poison:GUID       every call that holds this device is a 400
+  poison:GUID       every call that holds this device, or this Cloud PC, is a
+                    400; in a $batch, that request is
   reset-before      request lost: the connection is reset
   hang              no answer, and the connection stays open
 
@@ -36,6 +40,21 @@ Effects on a call that is carried out:
   in-no-bucket, in-two-buckets, surplus-id, upper-case,
   shape:wrapped|bare|empty, null-lists, missing-lists, null-empty-lists,
   missing-empty-lists
+
+What the last three lines mean for the action's successors:
+                    $batch                      bulk action
+  in-no-bucket      one response is missing     one Cloud PC is never read back
+  in-two-buckets    two responses that disagree nothing
+  surplus-id        a response nobody asked for a Cloud PC in cloudPcIds
+  null-lists,
+  missing-lists     responses                   actionSummary
+  null-empty-lists  nothing                     counts of zero
+  missing-empty-lists  bodies that are null     counts of zero
+  shape:empty       204                         204; other shapes are nothing
+A single POST answers 204 without a body, which they leave as it is. null-lists
+and missing-lists can also strike list and look-up, upper-case also list. A
+batch-item takes a status, done or not, and loses its response by reset-before
+(not done), reset-after or in-no-bucket (done).
 
   seed=7,rate=0.2   strikes that share of all calls with what a real network
                     shows; the same calls for the same seed";
@@ -90,16 +109,24 @@ impl FromStr for FaultScript {
     }
 }
 
+const ENDPOINTS: [(Endpoint, &str); 6] = [
+    (Endpoint::Action, "action"),
+    (Endpoint::ReadBack, "read-back"),
+    (Endpoint::Token, "token"),
+    (Endpoint::List, "list"),
+    (Endpoint::BatchItem, "batch-item"),
+    (Endpoint::LookUp, "look-up"),
+];
+
 fn entry_of(entry: &str) -> Result<Vec<Fault>, String> {
     let (rest, calls) = entry.split_once('@').map_or((entry, None), |(rest, calls)| (rest, Some(calls)));
-    let (on, rest) = match rest.split_once('/') {
-        None | Some(("action", _)) => (Endpoint::Action, rest.trim_start_matches("action/")),
-        Some(("read-back", rest)) => (Endpoint::ReadBack, rest),
-        Some(("token", rest)) => (Endpoint::Token, rest),
-        Some((other, _)) => return Err(format!("{other:?} is no endpoint: action, read-back or token")),
+    let (endpoint, rest) = rest.split_once('/').unwrap_or(("action", rest));
+    let Some((on, _)) = ENDPOINTS.iter().find(|(_, name)| *name == endpoint) else {
+        let names: Vec<&str> = ENDPOINTS.iter().map(|(_, name)| *name).collect();
+        return Err(format!("{endpoint:?} is no endpoint: {}", names.join(", ")));
     };
     let (name, argument) = rest.split_once(':').map_or((rest, None), |(name, argument)| (name, Some(argument)));
-    let fault = Fault::from(effect_of(name, argument)?).on(on);
+    let fault = Fault::from(effect_of(name, argument)?).on(*on);
     let Some(calls) = calls else { return Ok(vec![fault]) };
     if calls == "*" {
         return Ok(vec![fault.always()]);
@@ -202,6 +229,14 @@ mod tests {
                 "latency:2s,action/shape:bare@3",
                 r#"[{"effect": {"latency": "2s"}}, {"nth": 3, "effect": {"shape": "bare"}}]"#,
             ),
+            (
+                "batch-item/429:7@2",
+                r#"[{"on": "batch-item", "nth": 2, "effect": {"status": {"code": 429, "retry_after": {"seconds": 7}}}}]"#,
+            ),
+            (
+                "list/upper-case,look-up/empty",
+                r#"[{"on": "list", "effect": "upper_case"}, {"on": "look-up", "effect": "empty"}]"#,
+            ),
             ("wrong-type:number@1", r#"[{"nth": 1, "effect": {"wrong_type": "number"}}]"#),
             (&format!("poison:{device}"), &format!(r#"[{{"effect": {{"poison": "{device}"}}}}]"#)),
         ] {
@@ -222,6 +257,7 @@ mod tests {
             ("429:soon", "Retry-After is a number"),
             ("graph/503", "no endpoint"),
             ("token/in-no-bucket", "can only strike the action"),
+            ("batch-item/huge", "no connection and no time of its own"),
             ("hang:2s", "takes no argument"),
             ("latency:2", "is not a duration"),
             ("poison:x", "not an Intune managed device ID"),

@@ -28,13 +28,19 @@ use crate::domain::id::ManagedDeviceId;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Endpoint {
-    /// The call that reprovisions.
+    /// The call that reprovisions, by whichever interface: for `cloud-pc-reprovision`, the `$batch` or the single POST.
     #[default]
     Action,
-    /// The read-back of a device's remote actions.
+    /// The read-back of a device's remote actions, by managed device ID or by Cloud PC.
     ReadBack,
     /// The token endpoint.
     Token,
+    /// The list of Cloud PCs, and one of them.
+    List,
+    /// One request inside a `$batch`.
+    BatchItem,
+    /// The list of bulk actions, and one of them.
+    LookUp,
 }
 
 /// How often a fault is used.
@@ -112,7 +118,7 @@ pub struct StatusFault {
     /// The body's error code; one that fits the status if none.
     #[serde(default)]
     pub error_code: Option<String>,
-    /// The body's message.
+    /// The body's message; `{segment}` in it becomes the last segment of the action struck.
     #[serde(default)]
     pub message: Option<String>,
 }
@@ -130,6 +136,9 @@ pub enum WrongType {
 }
 
 /// What goes wrong. "Done" says that the devices are reprovisioned (or the token issued) all the same.
+///
+/// What is said of lists holds for the action that this project is named for. Its successors have others: a `$batch` has
+/// `responses`, and a bulk action its `actionSummary` and, over time, its read-back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
@@ -142,63 +151,69 @@ pub enum Effect {
     Hang,
     /// Done, never answered; the connection stays open.
     HangAfter,
-    /// Request lost: not done, and the connection reset without an answer.
+    /// Request lost: not done, and the connection reset without an answer. Inside a `$batch`: not done, and its response
+    /// is missing.
     ResetBefore,
-    /// Answer lost: done, and the connection reset without an answer.
+    /// Answer lost: done, and the connection reset without an answer. Inside a `$batch`: done, and its response is missing.
     ResetAfter,
     /// Done; the body ends half-way to its `Content-Length`.
     Truncated,
     /// Done; the true answer behind 100 MB of padding, with no length announced.
     Huge,
-    /// Done; the lists have another type.
+    /// Done; the lists have another type. A bulk action's summary too.
     WrongType(WrongType),
     /// Done; the true status without a body.
     Empty,
     /// Done; the true status with a page of HTML.
     NotJson,
-    /// Done; one device is missing from all four lists.
+    /// Done; one device is missing from all four lists, one response from a `$batch`, one Cloud PC of a bulk action from
+    /// the read-back for ever.
     InNoBucket,
-    /// Done; one device stands in two lists.
+    /// Done; one device stands in two lists. Two responses of a `$batch` have its id and disagree. A bulk action: none.
     InTwoBuckets,
-    /// Done; `successfulDeviceIds` has an ID that was not asked for.
+    /// Done; `successfulDeviceIds` has an ID that was not asked for, as has a `$batch`, or a bulk action's `cloudPcIds`.
     SurplusId,
-    /// Done; the answer's GUIDs are in upper case.
+    /// Done; the answer's GUIDs are in upper case; the ids of a `$batch` too.
     UpperCase,
-    /// Done; all four lists are null.
+    /// Done; all four lists are null, or `responses`, or `actionSummary`.
     NullLists,
-    /// Done; all four lists are missing.
+    /// Done; all four lists are missing, or `responses`, or `actionSummary`.
     MissingLists,
-    /// Done, and truly answered: lists without a device are null.
+    /// Done, and truly answered: lists without a device are null, as are a bulk action's counts of zero. A `$batch`: none.
     NullEmptyLists,
-    /// Done, and truly answered: lists without a device are missing.
+    /// Done, and truly answered: lists without a device are missing, as are a bulk action's counts of zero, and in a
+    /// `$batch` a body that is null.
     MissingEmptyLists,
-    /// Done, and truly answered in this shape.
+    /// Done, and truly answered in this shape; of the others, successors of the action have only the one without a body.
     Shape(AnswerShape),
-    /// Not done: any call that holds this device is a 400. Without end unless `times` says otherwise.
+    /// Not done: any call that holds this device, or this Cloud PC, is a 400; in a `$batch`, that request is. Without end unless `times` says otherwise.
     Poison(ManagedDeviceId),
     /// Done; this status instead of the true one.
     DoneThenStatus(StatusFault),
 }
 
 impl Effect {
-    fn alters_buckets(&self) -> bool {
+    /// Whether it has a meaning there; `Err` says why it has none.
+    fn fits(&self, endpoint: Endpoint) -> Result<(), &'static str> {
         use Effect::{
-            InNoBucket, InTwoBuckets, MissingEmptyLists, MissingLists, NullEmptyLists, NullLists, Poison, Shape,
-            SurplusId, UpperCase,
+            DoneThenStatus, InNoBucket, InTwoBuckets, MissingEmptyLists, MissingLists, NullEmptyLists, NullLists,
+            Poison, ResetAfter, ResetBefore, Shape, Status, SurplusId, UpperCase,
         };
-        matches!(
-            self,
-            InNoBucket
-                | InTwoBuckets
-                | SurplusId
-                | UpperCase
-                | NullLists
-                | MissingLists
-                | NullEmptyLists
-                | MissingEmptyLists
-                | Shape(_)
-                | Poison(_)
-        )
+        match (endpoint, self) {
+            (Endpoint::Action, _)
+            | (Endpoint::BatchItem, Status(_) | DoneThenStatus(_) | ResetBefore | ResetAfter | InNoBucket)
+            | (Endpoint::List, NullLists | MissingLists | UpperCase)
+            | (Endpoint::LookUp, NullLists | MissingLists) => Ok(()),
+            (Endpoint::BatchItem, _) => Err("a request inside a batch has no connection and no time of its own: \
+                 a status, done or not, reset-before, reset-after and in-no-bucket can strike it"),
+            (
+                _,
+                InNoBucket | InTwoBuckets | SurplusId | UpperCase | NullLists | MissingLists | NullEmptyLists
+                | MissingEmptyLists | Shape(_) | Poison(_),
+            ) => Err("this effect alters the action's lists, so it can only strike the action \
+                 (null-lists and missing-lists also list and look-up, upper-case also list)"),
+            _ => Ok(()),
+        }
     }
 
     /// This status, not done, with the service's own error body.
@@ -211,7 +226,7 @@ impl Effect {
         Self::Status(StatusFault {
             code: 400,
             error_code: Some("BadRequest".to_owned()),
-            message: Some("Resource not found for the segment 'bulkReprovisionCloudPc'.".to_owned()),
+            message: Some("Resource not found for the segment '{segment}'.".to_owned()),
             ..StatusFault::default()
         })
     }
@@ -221,7 +236,7 @@ impl Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
-    /// Where it strikes: `action` (the default), `read-back` or `token`.
+    /// Where it strikes: `action` (the default), `read-back`, `token`, `list`, `batch-item` or `look-up`.
     #[serde(default)]
     pub on: Endpoint,
     /// Only the nth call to that endpoint, counted from 1 since the start.
@@ -286,11 +301,11 @@ impl Fault {
         {
             return Some(format!("{} is no HTTP status to answer: 200 to 599", status.code));
         }
-        if self.on != Endpoint::Action && self.effect.alters_buckets() {
-            return Some("this effect alters the action's lists, so it can only strike the action".to_owned());
+        if let Err(reason) = self.effect.fits(self.on) {
+            return Some(reason.to_owned());
         }
-        if self.on == Endpoint::Token && self.device.is_some() {
-            return Some("a request for a token holds no device".to_owned());
+        if matches!(self.on, Endpoint::Token | Endpoint::LookUp) && self.device.is_some() {
+            return Some("a request for a token, or for bulk actions, holds no device".to_owned());
         }
         (self.nth == Some(0)).then(|| "calls are counted from 1".to_owned())
     }
@@ -341,6 +356,8 @@ mod tests {
         for fault in [
             Fault::from(Effect::status(99)),
             Fault::from(Effect::InNoBucket).on(Endpoint::ReadBack),
+            Fault::from(Effect::UpperCase).on(Endpoint::LookUp),
+            Fault::from(Effect::Hang).on(Endpoint::BatchItem),
             Fault::from(Effect::Hang).nth(0),
         ] {
             assert!(fault.mistake().is_some(), "{fault:?}");

@@ -1,11 +1,12 @@
 //! The devices: invented from a seed or read from a file, with how Graph answers for each.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use uuid::Uuid;
 
-use super::seeded;
+use super::{seeded, unpoisoned};
 use crate::domain::id::ManagedDeviceId;
 
 /// What Graph answers for a device, and what becomes of it.
@@ -34,8 +35,27 @@ pub struct Device {
     /// Its Cloud PC's ID; derived from the managed device ID when a fleet file gives none.
     #[serde(default)]
     pub cloud_pc_id: Option<Uuid>,
+    /// Further Cloud PCs that Graph lists with the same managed device ID: an ID that is ambiguous.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more_cloud_pc_ids: Vec<Uuid>,
+    /// Its Cloud PC is listed without a managed device ID, as one that is not enrolled in Intune.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_enrolled: bool,
     /// How Graph answers for it.
     pub behaviour: Behaviour,
+}
+
+impl Device {
+    /// One with one Cloud PC, whose ID is derived.
+    pub fn new(managed_device_id: ManagedDeviceId, behaviour: Behaviour) -> Self {
+        Self { managed_device_id, cloud_pc_id: None, more_cloud_pc_ids: Vec::new(), not_enrolled: false, behaviour }
+    }
+
+    /// Its Cloud PCs; one that Graph does not find has none.
+    pub(super) fn cloud_pcs(&self) -> impl Iterator<Item = Uuid> {
+        let all = self.cloud_pc_id.into_iter().chain(self.more_cloud_pc_ids.iter().copied());
+        all.filter(|_| self.behaviour != Behaviour::NotFound)
+    }
 }
 
 /// How IDs outside the fleet are treated.
@@ -117,9 +137,11 @@ pub const PAGE_EXAMPLE: [(&str, Behaviour); 2] = [
 ];
 
 /// Reads a fleet: a JSON array, or one JSON object a line, of
-/// `{"managed_device_id": "…", "cloud_pc_id": "…" (optional), "behaviour": "succeeds" | "fails" | "fails-later" | "not-found" | "not-supported"}`.
+/// `{"managed_device_id": "…", "cloud_pc_id": "…" (optional), "behaviour": "succeeds" | "fails" | "fails-later" | "not-found" | "not-supported"}`,
+/// and, where wanted, `"more_cloud_pc_ids": ["…"]` and `"not_enrolled": true`.
 pub fn parse(text: &str) -> Result<Vec<Device>, FleetError> {
     let mut seen: HashMap<ManagedDeviceId, usize> = HashMap::new();
+    let mut cloud_pcs: HashMap<Uuid, usize> = HashMap::new();
     let mut devices = Vec::new();
     for (line, entry) in entries(text)? {
         let device: Device = serde_json::from_str(entry)
@@ -127,6 +149,11 @@ pub fn parse(text: &str) -> Result<Vec<Device>, FleetError> {
         if let Some(first) = seen.insert(device.managed_device_id, line) {
             let reason = format!("device {} stands already in line {first}", device.managed_device_id);
             return Err(FleetError { line, reason });
+        }
+        for cloud_pc in device.cloud_pc_id.iter().chain(&device.more_cloud_pc_ids) {
+            if let Some(first) = cloud_pcs.insert(*cloud_pc, line) {
+                return Err(FleetError { line, reason: format!("Cloud PC {cloud_pc} stands already in line {first}") });
+            }
         }
         devices.push(device);
     }
@@ -164,6 +191,9 @@ fn managed_device_id<'de, D: Deserializer<'de>>(from: D) -> Result<ManagedDevice
 pub(super) struct Fleet {
     devices: Vec<Device>,
     index: HashMap<ManagedDeviceId, usize>,
+    by_cloud_pc: HashMap<Uuid, usize>,
+    /// Cloud PCs of IDs outside the fleet, since somebody asked for them by managed device ID: a hash has no way back.
+    met: Mutex<HashMap<Uuid, ManagedDeviceId>>,
     others: Others,
     seed: u64,
 }
@@ -171,15 +201,14 @@ pub(super) struct Fleet {
 impl Fleet {
     /// The page's two, then those given, then as many invented ones. A given device replaces one of the page's.
     pub(super) fn gather(given: Vec<Device>, invented: usize, shares: Shares, others: Others, seed: u64) -> Self {
-        let page = PAGE_EXAMPLE.iter().filter_map(|(id, behaviour)| {
-            Some(Device { managed_device_id: id.parse().ok()?, cloud_pc_id: None, behaviour: *behaviour })
-        });
+        let page = PAGE_EXAMPLE.iter().filter_map(|(id, behaviour)| Some(Device::new(id.parse().ok()?, *behaviour)));
         let invented = (0..invented as u64).filter_map(|n| {
             let managed_device_id = seeded::guid(seed, "managed device", n).try_into().ok()?;
             let behaviour = shares.behaviour_at(seeded::fraction(seed, "behaviour", n));
-            Some(Device { managed_device_id, cloud_pc_id: None, behaviour })
+            Some(Device::new(managed_device_id, behaviour))
         });
-        let mut fleet = Self { devices: Vec::new(), index: HashMap::new(), others, seed };
+        let (index, by_cloud_pc, met) = (HashMap::new(), HashMap::new(), Mutex::default());
+        let mut fleet = Self { devices: Vec::new(), index, by_cloud_pc, met, others, seed };
         for mut device in page.chain(given).chain(invented) {
             let id = device.managed_device_id;
             device.cloud_pc_id = device.cloud_pc_id.or_else(|| fleet.cloud_pc_of(id, device.behaviour));
@@ -189,6 +218,9 @@ impl Fleet {
                 fleet.index.insert(id, fleet.devices.len());
                 fleet.devices.push(device);
             }
+        }
+        for (at, device) in fleet.devices.iter().enumerate() {
+            fleet.by_cloud_pc.extend(device.cloud_pcs().map(|cloud_pc| (cloud_pc, at)));
         }
         fleet
     }
@@ -209,7 +241,27 @@ impl Fleet {
                 eighths.behaviour_at(seeded::fraction(self.seed, &id.to_string(), 0))
             }
         };
-        Device { managed_device_id: id, cloud_pc_id: self.cloud_pc_of(id, behaviour), behaviour }
+        let device = Device { cloud_pc_id: self.cloud_pc_of(id, behaviour), ..Device::new(id, behaviour) };
+        unpoisoned(&self.met).extend(device.cloud_pc_id.map(|cloud_pc| (cloud_pc, id)));
+        device
+    }
+
+    pub(super) fn contains(&self, id: ManagedDeviceId) -> bool {
+        self.index.contains_key(&id)
+    }
+
+    /// The device of a Cloud PC; outside the fleet, only where [`Self::look_up`] has told of it.
+    pub(super) fn of_cloud_pc(&self, cloud_pc: Uuid) -> Option<Device> {
+        if let Some(&at) = self.by_cloud_pc.get(&cloud_pc) {
+            return Some(self.devices[at].clone());
+        }
+        let met = unpoisoned(&self.met).get(&cloud_pc).copied();
+        met.map(|id| self.look_up(id))
+    }
+
+    /// Every Cloud PC of the fleet, always in the same order.
+    pub(super) fn cloud_pcs(&self) -> impl Iterator<Item = (Uuid, &Device)> {
+        self.devices.iter().flat_map(|device| device.cloud_pcs().map(move |cloud_pc| (cloud_pc, device)))
     }
 
     fn cloud_pc_of(&self, id: ManagedDeviceId, behaviour: Behaviour) -> Option<Uuid> {
@@ -269,7 +321,7 @@ mod tests {
         let page: ManagedDeviceId = PAGE_EXAMPLE[1].0.parse().unwrap();
         let plain = Fleet::gather(Vec::new(), 0, Shares::NONE, Others::Success, 1);
         assert_eq!(plain.look_up(page).behaviour, Behaviour::Fails);
-        let given = Device { managed_device_id: page, cloud_pc_id: None, behaviour: Behaviour::Succeeds };
+        let given = Device::new(page, Behaviour::Succeeds);
         let fleet = Fleet::gather(vec![given], 0, Shares::NONE, Others::Success, 1);
         assert_eq!((fleet.look_up(page).behaviour, fleet.devices().len()), (Behaviour::Succeeds, 2));
     }

@@ -1,5 +1,5 @@
-//! The HTTP surface: which path is whose, the headers that every answer carries, and the faults that strike around the
-//! work. What an endpoint itself answers stands in its own file.
+//! The HTTP surface: the headers that every answer carries, and the faults that strike around the work. Which path is
+//! whose stands in `route`, and what an endpoint itself answers in its own file.
 
 use std::sync::Arc;
 
@@ -14,27 +14,21 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Call, Content, http_date};
 use super::faults::{Effect, Endpoint, WrongType};
+use super::interface::Interface;
 use super::ledger::ActionRequest;
+use super::route::{Named, Received, Route, Target};
+use super::traffic::GraphRequest;
 use super::verdict::Verdict;
 use super::wire::Switch;
-use super::{Shared, action, console, read_back, token, unpoisoned};
+use super::{Shared, console, token, unpoisoned};
 
 /// Graph's own limit for a request's body.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HUGE_BYTES: usize = 100 * 1024 * 1024;
-const HTML: &str = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Our services aren't available right \
+pub(super) const HTML: &str = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>Our services aren't available right \
                     now</h1></body></html>";
 
-/// What a request brought, beside its path.
-#[derive(Debug)]
-pub(super) struct Received<'a> {
-    pub(super) authorization: Option<&'a str>,
-    pub(super) content_type: &'a str,
-    pub(super) body: &'a [u8],
-}
-
 pub(super) fn router(sim: Arc<Shared>) -> Router {
-    // No routes: Graph matches segments without regard to case, which axum's router does not.
     Router::new().fallback(dispatch).with_state(sim)
 }
 
@@ -54,84 +48,27 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
     let received = Received {
         authorization: text_of(&parts.headers, "authorization"),
         content_type: text_of(&parts.headers, "content-type").unwrap_or_default(),
+        method: &parts.method,
+        target: Target::new(parts.uri.path(), parts.uri.query().unwrap_or_default()),
         body: &body,
     };
-    let path = segments(parts.uri.path());
-    let lower: Vec<String> = path.iter().map(|segment| segment.to_ascii_lowercase()).collect();
     let exchange = Exchange { sim: &sim, switch: &switch, call: &call };
-
-    match lower.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    match received.target.lower()[..] {
         ["simulator", what] => respond(&sim, &call, &console::answer(&sim, &call, &parts.method, what, &body)),
         [_, "oauth2", "v2.0", "token"] => {
             if parts.method != Method::POST {
                 let message = "Endpoint only accepts POST requests. Received a GET request.";
                 return respond(&sim, &call, &Answer::entra_error(&call, 405, "invalid_request", 900_561, message));
             }
-            let issue = |_: &Verdict| token::issue(&sim, &call, &path[0], received.content_type, received.body);
-            exchange.run(Endpoint::Token, &[], None, issue).await
-        }
-        ["beta", "devicemanagement", "manageddevices", name] if is_action(name, "bulkreprovisioncloudpc") => {
-            let ids = action::ids_in(&body);
-            let devices: Vec<Uuid> = ids.iter().filter_map(|id| Uuid::try_parse(id).ok()).collect();
-            let arrived = arrived(&sim, &call, ids);
-            let refusal = wrong_method(&call, &parts.method, &Method::POST).or(too_large);
-            let carry_out = |verdict: &Verdict| match refusal {
-                Some(refusal) => refusal,
-                None => action::carry_out(&sim, &call, &received, verdict),
-            };
-            exchange.run(Endpoint::Action, &devices, Some(arrived), carry_out).await
-        }
-        ["beta", "devicemanagement", "manageddevices", _, name] if is_action(name, "getcloudpcremoteactionresults") => {
-            let devices: Vec<Uuid> = Uuid::try_parse(&path[3]).into_iter().collect();
-            let read = |_: &Verdict| match wrong_method(&call, &parts.method, &Method::GET) {
-                Some(refusal) => refusal,
-                None => read_back::read(&sim, &call, &received, &path[3]),
-            };
-            exchange.run(Endpoint::ReadBack, &devices, None, read).await
+            let tenant = &received.target.path[0];
+            let issue = |_: &Verdict| token::issue(&sim, &call, tenant, received.content_type, received.body);
+            exchange.run(Endpoint::Token, &[], "", None, issue).await
         }
         _ => {
-            let refusal = token::authorise(&sim, &call, received.authorization, &[token::READ, token::READ_WRITE]);
-            respond(&sim, &call, &refusal.err().unwrap_or_else(|| unknown_path(&call, &path, &lower)))
+            let written = parts.uri.path_and_query().map_or("", |path| path.as_str());
+            exchange.graph(&received, written, too_large).await
         }
     }
-}
-
-fn arrived(sim: &Shared, call: &Call, managed_device_ids: Vec<String>) -> usize {
-    let mut state = unpoisoned(&sim.state);
-    // The time is taken under the lock, so that the list is in the order of its times.
-    state.ledger.arrived(ActionRequest {
-        at: sim.clock.now(),
-        client_request_id: call.client_request_id.clone(),
-        managed_device_ids,
-        status: None,
-        retry_after: None,
-        answered_at: None,
-    })
-}
-
-/// A bound function may stand with its namespace and, being a function, with parentheses.
-fn is_action(segment: &str, name: &str) -> bool {
-    let bare = segment.strip_prefix("microsoft.graph.").unwrap_or(segment);
-    bare == name || (name.starts_with("get") && bare.strip_suffix("()") == Some(name))
-}
-
-fn wrong_method(call: &Call, method: &Method, right: &Method) -> Option<Answer> {
-    (method != right).then(|| {
-        let message = format!("The method {method} is not allowed here.");
-        Answer::graph_error(call, 405, "MethodNotAllowed", &message).with("allow", right.as_str())
-    })
-}
-
-fn unknown_path(call: &Call, path: &[String], lower: &[String]) -> Answer {
-    if !matches!(lower.first().map(String::as_str), Some("beta" | "v1.0")) {
-        let version = path.first().map_or("", String::as_str);
-        return Answer::graph_error(call, 400, "BadRequest", &format!("Invalid version: {version}."));
-    }
-    let known = ["devicemanagement", "manageddevices"];
-    let stranger = path[1..].iter().zip(&lower[1..]).zip(known.into_iter().map(Some).chain(std::iter::repeat(None)));
-    let stranger = stranger.into_iter().find(|((_, lower), known)| Some(lower.as_str()) != *known);
-    let name = stranger.map_or("", |((segment, _), _)| segment);
-    Answer::graph_error(call, 400, "BadRequest", &format!("Resource not found for the segment '{name}'."))
 }
 
 /// One request while faults are applied to it.
@@ -142,15 +79,39 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// A request to Graph: noted down, struck by faults, and answered.
+    async fn graph(&self, received: &Received<'_>, written: &str, too_large: Option<Answer>) -> Response {
+        let (sim, call) = (self.sim, self.call);
+        let route = Route::of(&received.target);
+        let named = route.names(sim, received);
+        let devices = named.guids();
+        let action = route.action(received);
+        unpoisoned(&sim.state).traffic.keep(GraphRequest {
+            method: received.method.to_string(),
+            path: written.to_owned(),
+            body: String::from_utf8(received.body.to_vec()).unwrap_or_default(),
+        });
+        let arrived = action.map(|action| arrived(sim, call, action, named));
+        let work = |verdict: &Verdict| too_large.unwrap_or_else(|| route.answer(sim, call, received, verdict));
+        match route.endpoint(received) {
+            Some(endpoint) => {
+                let segment = action.map_or("", Interface::segment);
+                self.run(endpoint, &devices, segment, arrived, work).await
+            }
+            None => respond(sim, call, &work(&Verdict::default())),
+        }
+    }
+
     async fn run(
         &self,
         endpoint: Endpoint,
         devices: &[Uuid],
+        segment: &str,
         arrived: Option<usize>,
         work: impl FnOnce(&Verdict) -> Answer,
     ) -> Response {
         let verdict = unpoisoned(&self.sim.state).faults.decide(endpoint, devices);
-        let instead = |fault| Answer::of_fault(self.call, endpoint, fault);
+        let instead = |fault| Answer::of_fault(self.call, endpoint, fault, segment);
         let mut answer = match &verdict.effect {
             Some(Effect::Hang) => return std::future::pending().await,
             Some(Effect::ResetBefore) => return self.reset(),
@@ -212,6 +173,21 @@ impl Exchange<'_> {
         }
         respond(self.sim, self.call, &answer)
     }
+}
+
+fn arrived(sim: &Shared, call: &Call, action: Interface, named: Named) -> usize {
+    let mut state = unpoisoned(&sim.state);
+    // The time is taken under the lock, so that the list is in the order of its times.
+    state.ledger.arrived(ActionRequest {
+        at: sim.clock.now(),
+        client_request_id: call.client_request_id.clone(),
+        action,
+        managed_device_ids: named.managed_devices,
+        cloud_pc_ids: named.cloud_pcs,
+        status: None,
+        retry_after: None,
+        answered_at: None,
+    })
 }
 
 fn respond(sim: &Shared, call: &Call, answer: &Answer) -> Response {
@@ -296,15 +272,4 @@ fn mistyped(body: Value, wrong: WrongType) -> Value {
 
 fn text_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// The path's segments, decoded: the SDK writes `()` as it is, other clients as `%28%29`.
-fn segments(path: &str) -> Vec<String> {
-    path.split('/').filter(|segment| !segment.is_empty()).map(decoded).collect()
-}
-
-fn decoded(segment: &str) -> String {
-    // form_urlencoded would read a plus as a space, which in a path it is not.
-    let escaped = segment.replace('+', "%2B").replace('=', "%3D").replace('&', "%26");
-    url::form_urlencoded::parse(escaped.as_bytes()).next().map(|(text, _)| text.into_owned()).unwrap_or_default()
 }

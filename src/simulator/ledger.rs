@@ -1,11 +1,13 @@
-//! What really happened, by which tests judge the daemon: every reprovision, and every request to the action.
+//! What really happened, by which tests judge the daemon: every reprovision, and every request to an action.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
+use uuid::Uuid;
 
+use super::interface::Interface;
 use crate::domain::id::ManagedDeviceId;
 
 /// One reprovision that really happened: one wipe.
@@ -22,15 +24,20 @@ pub struct LedgerEntry {
     pub answered: bool,
 }
 
-/// One HTTP request to the action, carried out or refused.
+/// One HTTP request to an action, carried out or refused. A `$batch` that reprovisions is one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ActionRequest {
     /// When it arrived, by the simulator's clock.
     pub at: DateTime<Utc>,
     /// Its `client-request-id`.
     pub client_request_id: Option<String>,
-    /// The IDs in its body as they were written there; empty if the body is not what the action takes.
+    /// Which of the actions.
+    pub action: Interface,
+    /// The managed devices that it is about: those in its body as they were written there, or those that the fleet gives
+    /// to the Cloud PCs. Empty if the body is not what the action takes.
     pub managed_device_ids: Vec<String>,
+    /// The Cloud PCs in its body or path, as they were written there; the action that this project is named for has none.
+    pub cloud_pc_ids: Vec<String>,
     /// The status answered; none while it is not answered, and for ever if the answer never began.
     pub status: Option<u16>,
     /// The `Retry-After` header answered.
@@ -60,46 +67,71 @@ impl Default for Pace {
 /// How far a reprovision has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    Pending,
+    Pending { since: DateTime<Utc> },
     Active { since: DateTime<Utc> },
     Ended { at: DateTime<Utc> },
 }
 
 impl Pace {
-    /// None while the action is not shown yet.
+    /// What a read-back shows: none while the action is not shown yet.
     pub(super) fn progress(self, started: DateTime<Utc>, now: DateTime<Utc>) -> Option<Progress> {
-        let after = |wait: Duration| started + TimeDelta::from_std(wait).unwrap_or(TimeDelta::days(36_500));
-        let (active, ended) = (after(self.pending), after(self.pending.saturating_add(self.active)));
-        if now < after(self.read_back_lag) {
-            None
-        } else if now < active {
-            Some(Progress::Pending)
+        (now >= after(started, self.read_back_lag)).then(|| self.reached(started, now))
+    }
+
+    /// How far it really is.
+    pub(super) fn reached(self, started: DateTime<Utc>, now: DateTime<Utc>) -> Progress {
+        let (active, ended) = (after(started, self.pending), after(started, self.pending.saturating_add(self.active)));
+        if now < active {
+            Progress::Pending { since: started }
         } else if now < ended {
-            Some(Progress::Active { since: active })
+            Progress::Active { since: active }
         } else {
-            Some(Progress::Ended { at: ended })
+            Progress::Ended { at: ended }
         }
     }
+}
+
+fn after(started: DateTime<Utc>, wait: Duration) -> DateTime<Utc> {
+    started + TimeDelta::from_std(wait).unwrap_or(TimeDelta::days(36_500))
+}
+
+/// A reprovision of one Cloud PC as Graph's own records have it. Those that a bulk action took and did not carry out are
+/// here, and not in the ledger.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    pub(super) managed_device_id: ManagedDeviceId,
+    pub(super) cloud_pc_id: Option<Uuid>,
+    pub(super) at: DateTime<Utc>,
+    /// Never shown by a read-back: a fault.
+    pub(super) hidden: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     entries: Vec<LedgerEntry>,
+    attempts: Vec<Attempt>,
     of_device: HashMap<ManagedDeviceId, Vec<usize>>,
+    of_cloud_pc: HashMap<Uuid, Vec<usize>>,
     requests: Vec<ActionRequest>,
 }
 
 impl Ledger {
-    pub(super) fn record(
-        &mut self,
-        id: ManagedDeviceId,
-        client_request_id: Option<String>,
-        at: DateTime<Utc>,
-    ) -> usize {
-        let entry = self.entries.len();
-        self.entries.push(LedgerEntry { managed_device_id: id, client_request_id, at, answered: false });
-        self.of_device.entry(id).or_default().push(entry);
-        entry
+    /// A wipe.
+    pub(super) fn record(&mut self, attempt: Attempt, client_request_id: Option<String>) -> usize {
+        let Attempt { managed_device_id, at, .. } = attempt;
+        self.attempted(attempt);
+        self.entries.push(LedgerEntry { managed_device_id, client_request_id, at, answered: false });
+        self.entries.len() - 1
+    }
+
+    /// What a read-back shows; by itself, no wipe.
+    pub(super) fn attempted(&mut self, attempt: Attempt) {
+        let index = self.attempts.len();
+        self.of_device.entry(attempt.managed_device_id).or_default().push(index);
+        if let Some(cloud_pc_id) = attempt.cloud_pc_id {
+            self.of_cloud_pc.entry(cloud_pc_id).or_default().push(index);
+        }
+        self.attempts.push(attempt);
     }
 
     pub(super) fn answered(&mut self, entries: &[usize]) {
@@ -112,8 +144,12 @@ impl Ledger {
         &self.entries
     }
 
-    pub(super) fn of_device(&self, id: ManagedDeviceId) -> impl Iterator<Item = &LedgerEntry> {
-        self.of_device.get(&id).into_iter().flatten().map(|&entry| &self.entries[entry])
+    pub(super) fn of_device(&self, id: ManagedDeviceId) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.of_device.get(&id).into_iter().flatten().map(|&index| &self.attempts[index])
+    }
+
+    pub(super) fn of_cloud_pc(&self, id: Uuid) -> impl DoubleEndedIterator<Item = &Attempt> {
+        self.of_cloud_pc.get(&id).into_iter().flatten().map(|&index| &self.attempts[index])
     }
 
     pub(super) fn arrived(&mut self, request: ActionRequest) -> usize {

@@ -12,10 +12,13 @@
 //! 4. It waits for the latency, if any: a client that gives up in that time has lost the answer, not the request.
 //! 5. It answers, truly or as the fault says.
 //!
-//! Later endpoints go beside [`action`] and `read_back`, and are named in `http`.
+//! # What it speaks
+//! The three [`interface`]s by which Graph reprovisions ([`action`], `bulk`, `reprovision`), the last one also inside a
+//! `$batch` (`batch`); the Cloud PC list (`cloud_pcs`), and the read-back by managed device and by Cloud PC (`read_back`).
+//! A new endpoint gets a file, and a name in `route`.
 //!
 //! # For tests in other processes
-//! `GET /simulator/ledger`, `/simulator/requests`, `/simulator/fleet`; `POST /simulator/faults` with one fault or a list
+//! `GET /simulator/ledger`, `/simulator/requests`, `/simulator/traffic`, `/simulator/fleet`; `POST /simulator/faults` with one fault or a list
 //! of them; `POST /simulator/tokens` with `{"roles": […], "expire": true}`.
 
 #![allow(clippy::disallowed_methods, reason = "it plays another machine, with a clock and chance of its own")]
@@ -33,15 +36,22 @@ use uuid::Uuid;
 
 pub mod action;
 mod answer;
+mod batch;
+mod bulk;
 mod clock;
+mod cloud_pcs;
 mod console;
 pub mod fault_spec;
 pub mod faults;
 pub mod fleet;
 mod http;
 pub mod humane;
+pub mod interface;
 pub mod ledger;
+mod odata;
 mod read_back;
+mod reprovision;
+mod route;
 mod scratch;
 mod seeded;
 #[cfg(test)]
@@ -49,14 +59,17 @@ mod tests;
 pub mod throttle;
 mod tls;
 pub mod token;
+pub mod traffic;
 mod verdict;
 mod wire;
 
 pub use action::AnswerShape;
 pub use faults::{Effect, Endpoint, Fault, FaultScript, RandomFaults, RetryAfter, StatusFault};
 pub use fleet::{Behaviour, Device, Others, Shares};
+pub use interface::Interface;
 pub use ledger::{ActionRequest, LedgerEntry, Pace};
 pub use throttle::Throttle;
+pub use traffic::GraphRequest;
 
 /// How a simulator behaves. The default is a healthy service without faults that throttles as published.
 #[derive(Debug, Clone)]
@@ -79,7 +92,7 @@ pub struct Options {
     pub answer_shape: AnswerShape,
     /// Between the work and the answer, for every request to Graph or Entra.
     pub latency: Duration,
-    /// For the action.
+    /// For the actions, all three together.
     pub throttle: Throttle,
     /// How fast reprovisions go.
     pub pace: Pace,
@@ -89,6 +102,13 @@ pub struct Options {
     pub token_lifetime: Duration,
     /// How far Graph's clock is ahead of the host's; negative for behind.
     pub clock_ahead: TimeDelta,
+    /// How many items of a list make a page; at least 1.
+    pub page_size: usize,
+    /// A reprovisioned Cloud PC is listed without a managed device ID while that runs, and then with a new one: it
+    /// enrols anew. Ledger and the first action's interfaces keep the one that the fleet gave it.
+    pub new_ids: bool,
+    /// Interfaces that this tenant no longer has.
+    pub without: Vec<Interface>,
     /// What goes wrong.
     pub faults: FaultScript,
 }
@@ -110,6 +130,9 @@ impl Default for Options {
             roles: vec![token::READ_WRITE.to_owned()],
             token_lifetime: Duration::from_secs(3599),
             clock_ahead: TimeDelta::zero(),
+            page_size: 100,
+            new_ids: false,
+            without: Vec::new(),
             faults: FaultScript::default(),
         }
     }
@@ -154,6 +177,9 @@ struct Shared {
     answer_shape: AnswerShape,
     latency: Duration,
     pace: Pace,
+    page_size: usize,
+    new_ids: bool,
+    without: Vec<Interface>,
     clock: clock::Clock,
     fleet: fleet::Fleet,
     state: Mutex<State>,
@@ -165,6 +191,9 @@ struct State {
     faults: verdict::Faults,
     window: throttle::Window,
     tokens: token::Tokens,
+    bulk_actions: Vec<bulk::BulkAction>,
+    batches: u64,
+    traffic: traffic::Traffic,
 }
 
 /// A lock is never held over an await, and what it guards is whole after every statement: a panic elsewhere in a test
@@ -261,9 +290,14 @@ impl Simulator {
         unpoisoned(&self.shared.state).ledger.entries().to_vec()
     }
 
-    /// Every HTTP request to the action, carried out or refused, in the order of arrival.
+    /// Every HTTP request to an action, carried out or refused, in the order of arrival.
     pub fn requests(&self) -> Vec<ActionRequest> {
         unpoisoned(&self.shared.state).ledger.requests().to_vec()
+    }
+
+    /// The latest requests to Graph of any kind, oldest first, as they were written.
+    pub fn traffic(&self) -> Vec<GraphRequest> {
+        unpoisoned(&self.shared.state).traffic.latest()
     }
 
     /// Appends to the script. Refuses an entry that could never do what it says.
@@ -325,6 +359,9 @@ impl Shared {
             answer_shape: options.answer_shape,
             latency: options.latency,
             pace: options.pace,
+            page_size: options.page_size.max(1),
+            new_ids: options.new_ids,
+            without: options.without,
             clock: clock::Clock::ahead_by(options.clock_ahead),
             fleet: fleet::Fleet::gather(fleet, devices, shares, others, seed),
             state: Mutex::new(State {
@@ -332,6 +369,9 @@ impl Shared {
                 faults: verdict::Faults::new(options.faults),
                 window: throttle::Window::new(options.throttle),
                 tokens: token::Tokens::new(options.roles, options.token_lifetime),
+                bulk_actions: Vec::new(),
+                batches: 0,
+                traffic: traffic::Traffic::default(),
             }),
         }
     }

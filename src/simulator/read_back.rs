@@ -1,5 +1,6 @@
-//! `GET /beta/deviceManagement/managedDevices/{id}/getCloudPcRemoteActionResults`: a device's remote actions, with the
-//! state that each has reached by now.
+//! What became of a device's remote actions, by its managed device ID or by its Cloud PC's:
+//! `GET /beta/deviceManagement/managedDevices/{id}/getCloudPcRemoteActionResults` and its successor
+//! `GET /beta/deviceManagement/virtualEndpoint/cloudPCs/{id}/retrieveCloudPcRemoteActionResults`.
 
 use chrono::{DateTime, Timelike, Utc};
 use serde_json::{Value, json};
@@ -7,18 +8,18 @@ use uuid::Uuid;
 
 use super::answer::{Answer, Call};
 use super::fleet::{Behaviour, Device};
-use super::http::Received;
-use super::ledger::Progress;
+use super::ledger::{Attempt, Progress};
+use super::route::{Received, guid};
 use super::token::{READ, READ_WRITE, authorise};
-use super::{Shared, unpoisoned};
+use super::{Shared, State, cloud_pcs, unpoisoned};
 use crate::domain::id::ManagedDeviceId;
 
 /// Answers for the device that the path names.
-pub(super) fn read(sim: &Shared, call: &Call, received: &Received<'_>, segment: &str) -> Answer {
+pub(super) fn of_device(sim: &Shared, call: &Call, received: &Received<'_>, segment: &str) -> Answer {
     if let Err(refusal) = authorise(sim, call, received.authorization, &[READ, READ_WRITE]) {
         return refusal;
     }
-    let Some(id) = Some(segment).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok()) else {
+    let Some(id) = guid(segment) else {
         let message = format!("Invalid managed device id '{segment}': not a GUID.");
         return Answer::graph_error(call, 400, "BadRequest", &message);
     };
@@ -28,24 +29,52 @@ pub(super) fn read(sim: &Shared, call: &Call, received: &Received<'_>, segment: 
         return Answer::graph_error(call, 404, "ResourceNotFound", &message);
     };
     let state = unpoisoned(&sim.state);
-    let actions: Vec<Value> = state
-        .ledger
-        .of_device(device.managed_device_id)
-        .filter_map(|entry| {
-            let progress = sim.pace.progress(entry.at, call.at)?;
-            Some(remote_action(&device, entry.at, progress))
-        })
-        .collect();
-    let context = format!("{}/beta/$metadata#Collection(microsoft.graph.cloudPcRemoteActionResult)", sim.base_url);
-    Answer::json(200, json!({"@odata.context": context, "value": actions}))
+    let known = Some(device.managed_device_id.as_uuid());
+    tell(sim, call, &device, known, state.ledger.of_device(device.managed_device_id))
 }
 
-fn remote_action(device: &Device, started: DateTime<Utc>, progress: Progress) -> Value {
-    let failed = device.behaviour == Behaviour::FailsLater;
-    let (state, updated) = match progress {
-        Progress::Pending => ("pending", started),
-        Progress::Active { since } => ("active", since),
-        Progress::Ended { at } => (if failed { "failed" } else { "done" }, at),
+/// Answers for the Cloud PC that the path names.
+pub(super) fn of_cloud_pc(sim: &Shared, call: &Call, received: &Received<'_>, segment: &str) -> Answer {
+    if let Err(refusal) = authorise(sim, call, received.authorization, &[READ, READ_WRITE]) {
+        return refusal;
+    }
+    let (id, device) = match cloud_pcs::find(sim, call, segment) {
+        Ok(found) => found,
+        Err(refusal) => return refusal,
+    };
+    let state: &State = &unpoisoned(&sim.state);
+    let enrolled = cloud_pcs::enrolled_as(sim, state, id, &device, call.at);
+    tell(sim, call, &device, enrolled, state.ledger.of_cloud_pc(id))
+}
+
+fn tell<'a>(
+    sim: &Shared,
+    call: &Call,
+    device: &Device,
+    managed_device_id: Option<Uuid>,
+    attempts: impl Iterator<Item = &'a Attempt>,
+) -> Answer {
+    let shown = attempts.filter(|attempt| !attempt.hidden).filter_map(|attempt| {
+        let progress = sim.pace.progress(attempt.at, call.at)?;
+        Some(remote_action(device.behaviour, managed_device_id, attempt, progress))
+    });
+    let context = format!("{}/beta/$metadata#Collection(microsoft.graph.cloudPcRemoteActionResult)", sim.base_url);
+    Answer::json(200, json!({"@odata.context": context, "value": shown.collect::<Vec<_>>()}))
+}
+
+fn remote_action(behaviour: Behaviour, device: Option<Uuid>, attempt: &Attempt, progress: Progress) -> Value {
+    // What is refused is refused as soon as it is looked at.
+    let refused = match behaviour {
+        Behaviour::Fails => Some("failed"),
+        Behaviour::NotSupported => Some("notSupported"),
+        Behaviour::Succeeds | Behaviour::FailsLater | Behaviour::NotFound => None,
+    };
+    let ended = if behaviour == Behaviour::FailsLater { "failed" } else { "done" };
+    let (state, updated) = match (progress, refused) {
+        (Progress::Pending { since }, _) => ("pending", since),
+        (Progress::Active { since } | Progress::Ended { at: since }, Some(refused)) => (refused, since),
+        (Progress::Active { since }, None) => ("active", since),
+        (Progress::Ended { at }, None) => (ended, at),
     };
     let details = (state == "failed").then(|| {
         json!({
@@ -59,10 +88,10 @@ fn remote_action(device: &Device, started: DateTime<Utc>, progress: Progress) ->
         "@odata.type": "#microsoft.graph.cloudPcRemoteActionResult",
         "actionName": "Reprovision",
         "actionState": state,
-        "startDateTime": seven_digits(started),
+        "startDateTime": seven_digits(attempt.at),
         "lastUpdatedDateTime": seven_digits(updated),
-        "cloudPcId": device.cloud_pc_id,
-        "managedDeviceId": device.managed_device_id,
+        "cloudPcId": attempt.cloud_pc_id,
+        "managedDeviceId": device,
         "statusDetail": details,
         "statusDetails": details,
     })

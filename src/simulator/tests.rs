@@ -12,15 +12,21 @@ use super::fleet::PAGE_EXAMPLE;
 use super::*;
 
 mod answers;
+mod batches;
+mod bulk_actions;
 mod checks;
+mod cloud_pcs;
 mod losses;
 mod steering;
+mod successors;
 mod tokens;
 
 const SUCCEEDS: &str = PAGE_EXAMPLE[0].0;
 const FAILS: &str = PAGE_EXAMPLE[1].0;
 const STRANGER: &str = "11111111-2222-4333-8444-555555555555";
 const ACTION: &str = "/beta/deviceManagement/managedDevices/bulkReprovisionCloudPc";
+const CLOUD_PCS: &str = "/v1.0/deviceManagement/virtualEndpoint/cloudPCs";
+const BULK_ACTIONS: &str = "/beta/deviceManagement/virtualEndpoint/bulkActions";
 const CALL_ID: &str = "0191f7a4-0000-7000-8000-00000000c0de";
 
 /// A simulator, a client that trusts it, and a token.
@@ -109,6 +115,29 @@ impl Bench {
         actions.map(|action| action["actionState"].as_str().unwrap().to_owned()).collect()
     }
 
+    async fn get(&self, path: &str) -> Answered {
+        Answered::to(self.authorised(Method::GET, path)).await.unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Answered {
+        let request = self.authorised(Method::POST, path).header("client-request-id", CALL_ID);
+        Answered::to(request.header("content-type", "application/json").body(body.to_string())).await.unwrap()
+    }
+
+    /// The Cloud PC that the fleet gives to the device.
+    fn cloud_pc_of(&self, id: &str) -> String {
+        let mut devices = self.simulator.devices().iter();
+        devices.find(|device| device.managed_device_id.to_string() == id).unwrap().cloud_pc_id.unwrap().to_string()
+    }
+
+    /// The states of the Cloud PC's actions.
+    async fn cloud_pc_states(&self, id: &str) -> Vec<String> {
+        let path = format!("/beta/deviceManagement/virtualEndpoint/cloudPCs/{id}/retrieveCloudPcRemoteActionResults");
+        let body = self.get(&path).await.json();
+        let actions = body["value"].as_array().unwrap().iter();
+        actions.map(|action| action["actionState"].as_str().unwrap().to_owned()).collect()
+    }
+
     fn fault(&self, effect: impl Into<Fault>) {
         self.simulator.add_fault(effect).unwrap();
     }
@@ -141,6 +170,11 @@ impl Answered {
 
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    /// Status and error code.
+    fn refusal(&self) -> (u16, String) {
+        (self.status.as_u16(), self.error_code())
     }
 
     fn error_code(&self) -> String {

@@ -48,11 +48,10 @@ async fn a_device_reprovisioned_twice_stands_in_the_ledger_twice_and_twice_in_on
 async fn each_behaviour_goes_to_its_list() {
     let behaviours =
         [Behaviour::Succeeds, Behaviour::FailsLater, Behaviour::Fails, Behaviour::NotFound, Behaviour::NotSupported];
-    let fleet = behaviours.into_iter().zip(1..).map(|(behaviour, n)| Device {
-        managed_device_id: Uuid::from_u128(n).try_into().unwrap(),
-        cloud_pc_id: None,
-        behaviour,
-    });
+    let fleet = behaviours
+        .into_iter()
+        .zip(1..)
+        .map(|(behaviour, n)| Device::new(Uuid::from_u128(n).try_into().unwrap(), behaviour));
     let bench = Bench::with(Options { fleet: fleet.collect(), ..Options::default() }).await;
     let ids: Vec<String> = (1..=5).map(|n| Uuid::from_u128(n).to_string()).collect();
     let answer = bench.reprovision(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await.json();
