@@ -112,6 +112,7 @@ mod tests {
         batch.linger                 = 0s                                    # default
         graph.action                 = bulk-reprovision-cloud-pc             # default
         graph.call_timeout           = 60s                                   # default
+        graph.cloud_pcs_max_age      = 10m                                   # default
         retry.first_delay            = 2s                                    # default
         retry.longest_delay          = 5m                                    # default
         retry.multiplier             = 2.0                                   # default

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Exit, Failure, Global, database};
 use crate::clock::BootInstant;
 use crate::config::{self, DatabaseKind, DatabaseUrl};
+use crate::domain::action::Action;
 use crate::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Source};
 use crate::engine::{Engine, Served, Settings, Surroundings};
@@ -28,6 +29,7 @@ use crate::telemetry;
   reprovisiond demo
   reprovisiond demo --devices 5000
   reprovisiond demo --database postgres://localhost/scratch
+  reprovisiond demo --action cloud-pc-reprovision
 
 Makes demo.db in this directory (or uses the empty database of --database), inserts requests by plain SQL, runs the daemon on
 them and shows what came of it. On the way the simulated Graph throttles once, is unavailable once, and once does the work and
@@ -36,6 +38,15 @@ pub(crate) struct DemoArgs {
     /// How many devices are to be reprovisioned
     #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     devices: u32,
+    /// The Graph action that is called
+    #[arg(long, value_name = "ACTION", default_value = Action::BulkReprovisionCloudPc.as_str(), value_parser = action())]
+    action: Action,
+}
+
+fn action() -> impl clap::builder::TypedValueParser<Value = Action> {
+    use clap::builder::TypedValueParser as _;
+    let words = Action::ALL.iter().map(|action| action.as_str());
+    clap::builder::PossibleValuesParser::new(words).try_map(|word| word.parse::<Action>())
 }
 
 /// The tenant's name. A daemon that serves real tenants never takes its requests.
@@ -67,7 +78,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure>
     let started = BootInstant::now();
     let before = store.results(&ResultFilter::default(), 0, 1).await?;
     debug_assert!(before.is_empty(), "a demo begins with an empty database");
-    work(&store, &simulator, &tenant, args.devices).await?;
+    work(&store, &simulator, &tenant, args).await?;
     let seconds = started.elapsed().as_secs_f32();
 
     let status = store.status().await?;
@@ -173,12 +184,18 @@ async fn insert(url: &DatabaseUrl, devices: &[ManagedDeviceId]) -> Result<(), Fa
 }
 
 /// Runs the daemon's engine until the queue is empty.
-async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName, devices: u32) -> Result<(), Failure> {
+async fn work(
+    store: &Arc<dyn Store>,
+    simulator: &Simulator,
+    tenant: &TenantName,
+    args: &DemoArgs,
+) -> Result<(), Failure> {
+    let devices = args.devices;
     let bar = progress(devices);
     telemetry::init_on(&bar);
-    let served_as = simulated_tenant(simulator)?;
-    let client =
-        GraphClient::new(&served_as, Duration::from_secs(30)).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let served_as = simulated_tenant(simulator, args.action)?;
+    let graph = config::Graph { call_timeout: Duration::from_secs(30), ..config::Config::default().graph };
+    let client = GraphClient::new(&served_as, &graph).map_err(|error| Failure::new(Exit::Failure, error))?;
     let served = Served {
         name: tenant.clone(),
         graph: Arc::new(client) as Arc<dyn Graph>,
@@ -191,7 +208,9 @@ async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName
 
     let stop = CancellationToken::new();
     let (ended, ()) = tokio::join!(engine.run(stop.clone()), async {
-        watch(store, &bar, devices).await;
+        // Twice what the simulator's own throttle allows for.
+        let requests = args.action.requests(devices as usize) as u64;
+        watch(store, &bar, devices, Duration::from_secs(60 + u64::from(devices) / 250 + requests * 2 / 5)).await;
         stop.cancel();
     });
     ended?;
@@ -199,9 +218,7 @@ async fn work(store: &Arc<dyn Store>, simulator: &Simulator, tenant: &TenantName
     Ok(())
 }
 
-async fn watch(store: &Arc<dyn Store>, bar: &ProgressBar, devices: u32) {
-    // Twice what the simulator's own throttle allows for.
-    let limit = Duration::from_secs(60 + u64::from(devices) / 250);
+async fn watch(store: &Arc<dyn Store>, bar: &ProgressBar, devices: u32, limit: Duration) {
     let started = BootInstant::now();
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     while started.elapsed() < limit {
@@ -226,7 +243,7 @@ fn progress(devices: u32) -> ProgressBar {
     bar
 }
 
-fn simulated_tenant(simulator: &Simulator) -> Result<config::Tenant, Failure> {
+fn simulated_tenant(simulator: &Simulator, action: Action) -> Result<config::Tenant, Failure> {
     let url = |text: &str| text.parse().map_err(|error| Failure::new(Exit::Failure, format!("{text}: {error}")));
     let defaults = config::Config::default();
     Ok(config::Tenant {
@@ -235,7 +252,7 @@ fn simulated_tenant(simulator: &Simulator) -> Result<config::Tenant, Failure> {
         tenant_id: simulator.tenant_id().to_string(),
         client_id: simulator.client_id().to_string(),
         client_secret_file: simulator.client_secret_file().to_owned(),
-        action: defaults.graph.action,
+        action,
         limits: defaults.limits,
     })
 }

@@ -75,7 +75,7 @@ fn served(config: &Config) -> Result<Vec<Served>, Failure> {
     config
         .tenants
         .iter()
-        .map(|(name, tenant)| match GraphClient::new(tenant, config.graph.call_timeout) {
+        .map(|(name, tenant)| match GraphClient::new(tenant, &config.graph) {
             Ok(client) => Ok(Served {
                 name: name.clone(),
                 graph: Arc::new(client) as Arc<dyn Graph>,

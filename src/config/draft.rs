@@ -195,7 +195,7 @@ fn blank() -> Config {
             send_within: NONE,
         },
         batch: Batch { max_devices: 0, linger: NONE },
-        graph: Graph { action: Action::BulkReprovisionCloudPc, call_timeout: NONE },
+        graph: Graph { action: Action::BulkReprovisionCloudPc, call_timeout: NONE, cloud_pcs_max_age: NONE },
         retry: Retry {
             first_delay: NONE,
             longest_delay: NONE,

@@ -140,6 +140,12 @@ pub(super) const KEYS: &[Key] = &[
         "Time for a whole call, from connecting to the last byte; a call that takes longer is in doubt",
     ),
     key(
+        "graph.cloud_pcs_max_age",
+        "10m",
+        time(S, HOUR.saturating_mul(24), |c| &mut c.graph.cloud_pcs_max_age),
+        "How long a tenant's list of Cloud PCs is good for, with an action that takes their IDs",
+    ),
+    key(
         "retry.first_delay",
         "2s",
         time(MS.saturating_mul(10), HOUR, |c| &mut c.retry.first_delay),

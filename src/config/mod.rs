@@ -104,6 +104,8 @@ pub struct Graph {
     pub action: Action,
     /// Time for a whole call, from connecting to the last byte.
     pub call_timeout: Duration,
+    /// How long the list of a tenant's Cloud PCs is good for.
+    pub cloud_pcs_max_age: Duration,
 }
 
 /// `[retry]`

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::action::Action;
+use super::answer::DeviceAnswer;
 use super::id::{CallId, CloudPcId, ManagedDeviceId, RequestId};
 use super::lifecycle::Bucket;
 use super::printable::printable;
@@ -80,6 +81,8 @@ pub struct RemoteAction {
 pub enum ReadBack {
     /// The device's remote actions, as Graph shows them now.
     Seen(Seen),
+    /// The call itself, looked up by the name it carried.
+    LookedUp(LookedUp),
     /// Nothing could be read.
     Failed {
         /// Why.
@@ -87,6 +90,30 @@ pub enum ReadBack {
         /// Graph's wish to be left alone, where it has one.
         retry_after: Option<Duration>,
     },
+}
+
+/// Whether Graph has a call, by the name it carried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookedUp {
+    /// The call, if Graph shows it.
+    pub found: Option<Found>,
+    /// Graph's `Date`.
+    pub read_at: Option<DateTime<Utc>>,
+    /// Graph's `request-id`.
+    pub graph_request_id: Option<String>,
+}
+
+/// A call that Graph has: it was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Graph's own id of it.
+    pub id: String,
+    /// Its state.
+    pub status: String,
+    /// When Graph made it, by its clock.
+    pub created_at: Option<DateTime<Utc>>,
+    /// What Graph says of the device.
+    pub device: DeviceAnswer,
 }
 
 /// A device's remote actions, and which answer of Graph's shows them.
@@ -161,6 +188,21 @@ const KEPT_CHARS: usize = 100;
 pub fn evidence(read: &ReadBack) -> String {
     let seen = match read {
         ReadBack::Failed { reason, .. } => return not_read(reason),
+        ReadBack::LookedUp(looked_up) => {
+            let action = looked_up.found.as_ref().map(|found| {
+                serde_json::json!({
+                    "id": found.id,
+                    "status": found.status,
+                    "created_at": found.created_at,
+                })
+            });
+            return serde_json::json!({
+                "read_at": looked_up.read_at,
+                "graph_request_id": looked_up.graph_request_id,
+                "bulk_action": action,
+            })
+            .to_string();
+        }
         ReadBack::Seen(seen) => seen,
     };
     let (first, then): (Vec<_>, Vec<_>) = seen.actions.iter().partition(|action| action.is_reprovision());
@@ -191,7 +233,8 @@ pub fn not_read(reason: &str) -> String {
 }
 
 impl RemoteAction {
-    fn is_reprovision(&self) -> bool {
+    /// Whether it is one.
+    pub fn is_reprovision(&self) -> bool {
         self.name.eq_ignore_ascii_case("reprovision")
     }
 }
@@ -201,6 +244,10 @@ impl RemoteAction {
 /// Source: the reference page of `cloudPcRemoteActionResult`: `startDateTime` is Graph's clock, so it is compared with a
 /// margin; and an entry that is missing proves nothing until the settling time is over.
 pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
+    // A call that is found by its own name was accepted, whatever any clock says.
+    if let ReadBack::LookedUp(LookedUp { found: Some(found), .. }) = read {
+        return accepted(doubt, found, read, policy);
+    }
     let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
     if set_back(doubt, margin) {
         let detail =
@@ -212,11 +259,14 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
-        ReadBack::Seen(seen) if apart(doubt, seen, margin) => {
+        ReadBack::Seen(Seen { read_at, .. }) | ReadBack::LookedUp(LookedUp { read_at, .. })
+            if apart(doubt, *read_at, margin) =>
+        {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
         ReadBack::Seen(seen) => &seen.actions,
+        ReadBack::LookedUp(_) => return absent(doubt, read, policy, "bulk action of this call"),
     };
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
     let reprovisions: Vec<&RemoteAction> = actions.iter().filter(|action| action.is_reprovision()).collect();
@@ -239,15 +289,20 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
         let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
         return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
+    absent(doubt, read, policy, "Reprovision")
+}
+
+/// Graph does not show `what`: once the settling time is over, it did not happen.
+fn absent(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy, what: &str) -> Settlement {
     let age = age(doubt);
     if age < policy.settle_after {
         let left = policy.settle_after.saturating_sub(age);
         return Settlement::AskAgain {
             after: next_look(doubt, policy).min(left),
-            detail: "read-back shows no Reprovision yet".to_owned(),
+            detail: format!("read-back shows no {what} yet"),
         };
     }
-    let detail = format!("read-back shows no Reprovision {} s after the call: it did not happen", age.as_secs());
+    let detail = format!("read-back shows no {what} {} s after the call: it did not happen", age.as_secs());
     if doubt.attempts < policy.max_attempts {
         Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {
@@ -257,6 +312,23 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             evidence: evidence(read),
         }
     }
+}
+
+/// The call is there. Where Graph does not say what became of the device it is asked again, though not for ever: `successful`
+/// means accepted, and accepted it is.
+fn accepted(doubt: &Doubt, found: &Found, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
+    let shows = format!("read-back shows bulk action {}, {}", found.id, found.status);
+    let (bucket, detail) = match &found.device {
+        DeviceAnswer::Bucket(bucket, None) => (*bucket, shows),
+        DeviceAnswer::Bucket(bucket, Some(detail)) => (*bucket, format!("read-back shows {detail}")),
+        DeviceAnswer::Unknown(_) | DeviceAnswer::NotCarriedOut(_) | DeviceAnswer::Refused(_) => {
+            if age(doubt) < policy.settle_after {
+                return Settlement::AskAgain { after: next_look(doubt, policy), detail: shows };
+            }
+            (Bucket::Successful, format!("{shows}: it was accepted, and what became of this device is not shown"))
+        }
+    };
+    Settlement::Final { bucket, detail, evidence: evidence(read) }
 }
 
 /// A reprovision of ours is there. `successful` means accepted, here as in an answer; how far it got is in the detail.
@@ -299,10 +371,10 @@ fn set_back(doubt: &Doubt, margin: TimeDelta) -> bool {
 }
 
 /// Whether Graph's `Date`, which is in whole seconds, proves that its clock is not within the margin of the database's.
-fn apart(doubt: &Doubt, seen: &Seen, margin: TimeDelta) -> bool {
+fn apart(doubt: &Doubt, read_at: Option<DateTime<Utc>>, margin: TimeDelta) -> bool {
     let took = TimeDelta::from_std(doubt.read_took).unwrap_or(TimeDelta::MAX);
     let margin = margin + TimeDelta::seconds(1);
-    seen.read_at.is_some_and(|at| at - doubt.now > margin + took || doubt.now - at > margin)
+    read_at.is_some_and(|at| at - doubt.now > margin + took || doubt.now - at > margin)
 }
 
 fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
@@ -456,5 +528,37 @@ mod tests {
         for read_at in [960 - 122, 960 + 132, 86_400] {
             assert!(matches!(settle(&doubt, &read(read_at), &POLICY), Settlement::AskAgain { .. }), "{read_at}");
         }
+    }
+
+    fn looked_up(device: Option<DeviceAnswer>) -> ReadBack {
+        let found = device.map(|device| Found {
+            id: "b".to_owned(),
+            status: "pending".to_owned(),
+            created_at: Some(at(1)),
+            device,
+        });
+        ReadBack::LookedUp(LookedUp { found, read_at: None, graph_request_id: None })
+    }
+
+    #[test]
+    fn a_call_found_by_its_name_was_accepted_and_one_that_is_not_found_did_not_happen_once_the_settling_time_is_over() {
+        let is = |read: &ReadBack, doubt: &Doubt| match settle(doubt, read, &POLICY) {
+            Settlement::Final { bucket, .. } => bucket.as_str(),
+            Settlement::QueueAgain { .. } => "queued",
+            Settlement::AskAgain { .. } => "ask again",
+            Settlement::Hold { .. } => "hold",
+        };
+        let pending = looked_up(Some(DeviceAnswer::Unknown("pending".to_owned())));
+        assert_eq!(is(&pending, &doubt(959)), "ask again");
+        assert_eq!(is(&pending, &doubt(960)), "successful");
+        let failed = looked_up(Some(DeviceAnswer::Bucket(Bucket::Failed, Some("why".to_owned()))));
+        assert_eq!(is(&failed, &doubt(70)), "failed");
+        // Its name is proof whatever the clocks are.
+        assert_eq!(is(&failed, &Doubt { now: at(-86_400), ..doubt(60) }), "failed");
+        let absent = looked_up(None);
+        assert_eq!(is(&absent, &doubt(959)), "ask again");
+        assert_eq!(is(&absent, &doubt(960)), "queued");
+        assert_eq!(is(&absent, &Doubt { attempts: 3, ..doubt(960) }), "failed");
+        assert_eq!(is(&absent, &Doubt { now: at(-86_400), ..doubt(60) }), "hold");
     }
 }

@@ -26,12 +26,13 @@ use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::action::Action;
+use crate::domain::answer::{Meaning, meaning};
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
-use crate::graph::{Composed, Graph};
+use crate::graph::{Composed, Graph, Unprepared};
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
 use tasks::{Done, Tasks};
@@ -413,17 +414,41 @@ impl Engine {
         }
         let (tenant, store) = (Arc::clone(tenant), Arc::clone(&self.store));
         let delay = self.delay(facts.waits_in_a_row.saturating_add(1));
+        let probe_after = self.settings.retry.blocked_probe_interval;
         tasks.set.spawn(async move {
             if let Err(problem) = tenant.graph.prepare().await {
-                let effect = TenantEffect::Wait { delay, code: "no_token", reason: problem.to_string() };
+                let effect = unprepared(&problem, tenant.action, delay, probe_after);
                 tenant.hold(&effect);
-                warn!(tenant = %tenant.name, error = problem.to_string(), again_in_ms = millis(delay), "no call can be made");
+                if let TenantEffect::Wait { delay, reason, .. } | TenantEffect::Block { probe_after: delay, reason, .. } = &effect {
+                    warn!(tenant = %tenant.name, error = reason, again_in_ms = millis(*delay), "no call can be made");
+                }
                 if let Err(unrecorded) = store.defer_tenant(&tenant.name, &effect).await {
                     warn!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
                 }
             }
             Done::Token(tenant.name.clone())
         });
+    }
+}
+
+/// What it means for a tenant that a call cannot be prepared.
+fn unprepared(problem: &Unprepared, action: Action, delay: Duration, probe_after: Duration) -> TenantEffect {
+    let wait = |delay, code, reason| TenantEffect::Wait { delay, code, reason };
+    match problem {
+        Unprepared::Token(error) => wait(delay, "no_token", error.to_string()),
+        Unprepared::CloudPcs(exchange) => match meaning(exchange, action, &[], false, chrono::DateTime::UNIX_EPOCH) {
+            Meaning::Throttled { retry_after, reason } => {
+                wait(delay.max(retry_after.unwrap_or_default()), "throttled", format!("{problem}: {reason}"))
+            }
+            Meaning::Blocked { code, reason } => {
+                TenantEffect::Block { code, reason: format!("{problem}: {reason}"), probe_after }
+            }
+            Meaning::NotSent { reason } => wait(delay, "no_cloud_pcs", reason),
+            Meaning::TokenRefused { reason } | Meaning::Unknown { reason } | Meaning::Refused { reason } => {
+                wait(delay, "no_cloud_pcs", format!("{problem}: {reason}"))
+            }
+            Meaning::Answered { .. } => wait(delay, "no_cloud_pcs", problem.to_string()),
+        },
     }
 }
 

@@ -1,36 +1,28 @@
-//! One call to Graph: the request, the answer, the evidence.
+//! One tenant's Graph: the action that is set for it, what must be known before it is called, and the read-back.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use sha2::{Digest, Sha256};
-use url::Url;
 
-use super::credential::{Credential, Token};
-use super::{Composed, Fence, Graph, Outgoing, Reply, TokenError, http, wire};
-use crate::config::Tenant;
-use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
-use crate::domain::id::{CallId, ManagedDeviceId};
-use crate::domain::printable::printable;
-use crate::domain::read_back::{ReadBack, Seen, Subject};
-use crate::failpoint;
-
-/// Characters of an answer's body that are kept as evidence.
-const MAX_EVIDENCE_CHARS: usize = 64 * 1024;
-
-/// Characters of a header or of one of Graph's sentences that are kept.
-const MAX_SENTENCE_CHARS: usize = 1000;
+use super::caller::{Answer, Caller, Unread, evidence_of};
+use super::cloud_pcs::CloudPcs;
+use super::credential::Credential;
+use super::{Composed, Fence, Graph, Outgoing, Reply, Unprepared, batch, bulk_action, http, read_back, wire};
+use crate::clock::BootInstant;
+use crate::config;
+use crate::domain::action::Action;
+use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer};
+use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId};
+use crate::domain::read_back::{ReadBack, Subject};
 
 /// One tenant's Graph.
 pub struct GraphClient {
-    http: reqwest::Client,
-    base: String,
-    action_url: Url,
-    credential: Credential,
+    caller: Caller,
+    action: Action,
+    cloud_pcs: CloudPcs,
+    call_timeout: Duration,
 }
 
 /// A client that could not be made.
@@ -45,184 +37,172 @@ pub enum ClientError {
 }
 
 impl GraphClient {
-    /// A client for `tenant` whose calls take `call_timeout` at most.
-    pub fn new(tenant: &Tenant, call_timeout: Duration) -> Result<Self, ClientError> {
+    /// A client for `tenant`, which calls the tenant's own action.
+    pub fn new(tenant: &config::Tenant, settings: &config::Graph) -> Result<Self, ClientError> {
+        let call_timeout = settings.call_timeout;
         let http = http::client(call_timeout).map_err(|error| ClientError::Http(http::explain(&error)))?;
-        let base = tenant.graph_url.as_str().trim_end_matches('/');
-        Ok(Self {
-            action_url: Url::parse(&format!("{base}{}", wire::ACTION_PATH))?,
-            base: base.to_owned(),
-            credential: Credential::new(http.clone(), tenant)?,
-            http,
-        })
+        let base = tenant.graph_url.as_str().trim_end_matches('/').to_owned();
+        let caller = Caller::new(http.clone(), base, Credential::new(http, tenant)?);
+        caller.url(wire::ACTION_PATH)?;
+        Ok(Self { caller, action: tenant.action, cloud_pcs: CloudPcs::new(settings.cloud_pcs_max_age), call_timeout })
     }
 
-    async fn call(&self, call: CallId, body: Vec<u8>, token: &Token, fence: Fence) -> (Exchange, Evidence) {
-        let verdict = Arc::new(OnceLock::new());
-        let request = self
-            .http
-            .post(self.action_url.clone())
-            .bearer_auth(&token.text)
-            .header(CONTENT_TYPE, "application/json")
-            .header(CONTENT_LENGTH, body.len())
-            .header("client-request-id", call.to_string())
-            .body(fenced(body, fence, Arc::clone(&verdict)));
-        let error = match request.send().await {
-            Ok(response) => return answered(response, token).await,
-            Err(error) => error,
-        };
-        // Whoever says first whether it may leave is heard: the connection, a task of its own that can outlive the request, finds
-        // this and sends nothing. Without its body a request cannot be carried out, whatever was written of its head.
-        if let Err(reason) = verdict.get_or_init(|| Err(http::explain(&error))) {
-            return not_sent(reason.clone());
+    fn body(&self, call: CallId, devices: &[ManagedDeviceId], targets: &[(ManagedDeviceId, CloudPcId)]) -> Vec<u8> {
+        match self.action {
+            Action::BulkReprovisionCloudPc => wire::request_body(devices),
+            Action::CloudPcBulkAction => bulk_action::request_body(call, targets),
+            Action::CloudPcReprovision => batch::request_body(call, targets),
         }
-        let reason = format!("no answer: {}", http::explain(&error));
-        (Exchange::Lost { reason: reason.clone() }, transport("lost", reason))
+    }
+
+    /// The call for devices whose Cloud PCs its intent names, where the action takes these.
+    async fn post(&self, outgoing: &Outgoing, targets: &[(ManagedDeviceId, CloudPcId)], fence: Fence) -> Reply {
+        let began = BootInstant::now();
+        let path = match self.action {
+            Action::BulkReprovisionCloudPc => wire::ACTION_PATH,
+            Action::CloudPcBulkAction => bulk_action::PATH,
+            Action::CloudPcReprovision => batch::PATH,
+        };
+        let body = self.body(outgoing.call, &outgoing.devices, targets);
+        let answer = match self.caller.post(path, outgoing.call, body, fence).await {
+            Ok(answer) => answer,
+            Err(exchange) => {
+                if let Exchange::Lost { .. } = exchange {
+                    self.cloud_pcs.forget(outgoing.devices.iter().copied());
+                }
+                return Reply { evidence: evidence_of(&exchange), exchange, renewed_token: false };
+            }
+        };
+        let (body, evidence) = self.read(&answer, targets, self.call_timeout.saturating_sub(began.elapsed())).await;
+        // What may have been carried out may have changed which managed device a Cloud PC is.
+        if (200..300).contains(&answer.status) || answer.status >= 500 {
+            self.cloud_pcs.forget(outgoing.devices.iter().copied().filter(|device| !refused(&body, *device)));
+        }
+        Reply { exchange: Exchange::Answered(answer.http(body)), evidence, renewed_token: answer.renewed_token }
+    }
+
+    async fn read(
+        &self,
+        answer: &Answer,
+        targets: &[(ManagedDeviceId, CloudPcId)],
+        within: Duration,
+    ) -> (Body, Evidence) {
+        let whole = |read: fn(&[u8]) -> Body| {
+            // What is not whole is not read: half a list looks like a list.
+            (answer.whole().map_or_else(Body::NoBuckets, read), answer.evidence())
+        };
+        match self.action {
+            Action::BulkReprovisionCloudPc => whole(wire::buckets),
+            Action::CloudPcReprovision => whole(batch::answers),
+            Action::CloudPcBulkAction if (200..300).contains(&answer.status) => {
+                bulk_action::follow(&self.caller, answer, targets, within).await
+            }
+            Action::CloudPcBulkAction => (Body::NoBuckets("no bulk action was made".to_owned()), answer.evidence()),
+        }
+    }
+
+    /// Looks devices up that have no Cloud PC in the list at hand: nothing is asked of the action.
+    async fn look_up(&self, devices: &[ManagedDeviceId]) -> Reply {
+        let exchange = match self.cloud_pcs.look_up(&self.caller, devices).await {
+            Ok(devices) => Exchange::Answered(HttpAnswer {
+                status: 200,
+                retry_after: None,
+                date: None,
+                error: None,
+                body: Body::Listed(devices),
+            }),
+            Err(unread) => unlisted(unread),
+        };
+        let mut evidence = evidence_of(&exchange);
+        if let Exchange::Answered(answer) = &exchange {
+            evidence.http_status = Some(answer.status);
+            evidence.error_code = answer.error.as_ref().map(|error| error.code.clone());
+            evidence.error_message = Some("the list of Cloud PCs was read; nothing was asked of the action".to_owned());
+        }
+        Reply { exchange, evidence, renewed_token: false }
+    }
+}
+
+/// A list that could not be read, as an exchange: what Graph says of the tenant holds for calls too; all else leaves the devices as
+/// they are, since nothing was sent.
+fn unlisted(unread: Unread) -> Exchange {
+    let reason = format!("the list of Cloud PCs could not be read: {}", unread.reason);
+    match unread.answer {
+        Some(answer) if answer.status < 500 || answer.status == 503 && answer.error.is_some() => {
+            Exchange::Answered(*answer)
+        }
+        _ => Exchange::NotSent { reason },
     }
 }
 
 #[async_trait]
 impl Graph for GraphClient {
     fn ready(&self) -> bool {
-        self.credential.at_hand().is_some()
+        self.caller.credential.at_hand().is_some() && (!self.action.takes_cloud_pc_ids() || self.cloud_pcs.at_hand())
     }
 
-    async fn prepare(&self) -> Result<(), TokenError> {
-        self.credential.token().await.map(|_| ())
+    async fn prepare(&self) -> Result<(), Unprepared> {
+        self.caller.credential.token().await?;
+        if self.action.takes_cloud_pc_ids() {
+            self.cloud_pcs.prepare(&self.caller).await.map_err(|unread| Unprepared::CloudPcs(unlisted(unread)))?;
+        }
+        Ok(())
     }
 
-    fn has_target(&self, _: ManagedDeviceId) -> bool {
-        true
+    fn has_target(&self, device: ManagedDeviceId) -> bool {
+        !self.action.takes_cloud_pc_ids() || self.cloud_pcs.of(device).is_some()
     }
 
-    fn compose(&self, _: CallId, devices: &[ManagedDeviceId]) -> Composed {
-        let digest = Sha256::digest(wire::request_body(devices));
+    fn compose(&self, call: CallId, devices: &[ManagedDeviceId]) -> Composed {
+        let cloud_pcs: Option<Vec<Option<CloudPcId>>> =
+            self.action.takes_cloud_pc_ids().then(|| devices.iter().map(|device| self.cloud_pcs.of(*device)).collect());
+        let targets = targets(devices, cloud_pcs.as_deref());
+        let digest = Sha256::digest(self.body(call, devices, &targets));
         let digest = digest.iter().fold(String::with_capacity(64), |mut text, byte| {
             // Writing to a String cannot fail.
             let _ = write!(text, "{byte:02x}");
             text
         });
-        Composed { digest, cloud_pcs: None }
+        Composed { digest, cloud_pcs }
     }
 
     async fn reprovision(&self, outgoing: &Outgoing, fence: Fence) -> Reply {
-        let token = match self.credential.token().await {
-            Ok(token) => token,
-            Err(error) => {
-                let (exchange, evidence) = not_sent(error.to_string());
-                return Reply { exchange, evidence, renewed_token: false };
-            }
-        };
-        let (exchange, evidence) = self.call(outgoing.call, wire::request_body(&outgoing.devices), &token, fence).await;
-        match evidence.http_status {
-            Some(401) => self.credential.refused(&token),
-            Some(_) => self.credential.accepted(&token),
-            None => {}
+        let targets = targets(&outgoing.devices, outgoing.cloud_pcs.as_deref());
+        if self.action.takes_cloud_pc_ids() && targets.len() < outgoing.devices.len() {
+            self.look_up(&outgoing.devices).await
+        } else {
+            self.post(outgoing, &targets, fence).await
         }
-        Reply { exchange, evidence, renewed_token: token.renewed }
     }
 
     async fn read_back(&self, subject: &Subject) -> ReadBack {
-        let failed = |reason: String, retry_after| ReadBack::Failed { reason, retry_after };
-        let token = match self.credential.token().await {
-            Ok(token) => token,
-            Err(error) => return failed(error.to_string(), None),
-        };
-        let Ok(url) = Url::parse(&format!("{}{}", self.base, wire::read_back_path(subject.device))) else {
-            return failed("graph_url does not take a path".to_owned(), None);
-        };
-        let request =
-            self.http.get(url).bearer_auth(&token.text).header("client-request-id", CallId::fresh().to_string());
-        let response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return failed(http::explain(&error), None),
-        };
-        let status = response.status();
-        let date = header(response.headers(), DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok());
-        let retry_after = header(response.headers(), RETRY_AFTER.as_str())
-            .and_then(|text| retry_after(&text, date.map_or(DateTime::UNIX_EPOCH, Into::into)));
-        let graph_request_id = header(response.headers(), "request-id");
-        if status.as_u16() == 401 {
-            self.credential.refused(&token);
+        if subject.action == Action::CloudPcBulkAction {
+            bulk_action::look_up(&self.caller, subject).await
+        } else {
+            self.remote_actions(subject).await
         }
-        let body = http::read_body(response).await;
-        match wire::remote_actions(&body.bytes) {
-            Ok(actions) if status.is_success() && body.cut.is_none() => {
-                ReadBack::Seen(Seen { actions, read_at: date.map(Into::into), graph_request_id })
-            }
-            Err(why) if status.is_success() => failed(format!("HTTP {}: {why}", status.as_u16()), retry_after),
-            _ => {
-                let code = wire::error(&body.bytes).map(|error| format!(" {}", printable(&error.code, 100)));
-                failed(format!("HTTP {}{}", status.as_u16(), code.unwrap_or_default()), retry_after)
+    }
+
+    async fn remote_actions(&self, subject: &Subject) -> ReadBack {
+        match (subject.action.takes_cloud_pc_ids(), subject.cloud_pc) {
+            (false, _) => read_back::of_managed_device(&self.caller, subject.device).await,
+            (true, Some(cloud_pc)) => read_back::remote_actions(&self.caller, cloud_pc).await,
+            (true, None) => {
+                let reason = "the call named no Cloud PC for this device".to_owned();
+                ReadBack::Failed { reason, retry_after: None }
             }
         }
     }
 }
 
-/// What the fence said, or that the request was over before it was asked: the first of the two, for good.
-type Verdict = Arc<OnceLock<Result<(), String>>>;
-
-/// A body that asks `fence` when the connection takes it: name, connection and TLS lie behind then, and nothing else lies
-/// between the answer and the bytes.
-fn fenced(body: Vec<u8>, fence: Fence, verdict: Verdict) -> reqwest::Body {
-    reqwest::Body::wrap_stream(futures_util::stream::once(async move {
-        failpoint::reach("before-check");
-        let said = fence();
-        let open = said.is_ok();
-        if verdict.set(said).is_err() || !open {
-            return Err(std::io::Error::other("the call is dropped before it is sent"));
-        }
-        failpoint::reach("before-write");
-        failpoint::reach_soon("after-write");
-        Ok(body)
-    }))
+/// Whether a `$batch` answers that it did not carry out this device's request.
+fn refused(body: &Body, device: ManagedDeviceId) -> bool {
+    let Body::Batch(answers) = body else { return false };
+    let mut of_device = answers.iter().filter(|(id, _)| id.parse() == Ok(device)).peekable();
+    of_device.peek().is_some() && of_device.all(|(_, answer)| [401, 403, 429].contains(&answer.status))
 }
 
-fn not_sent(reason: String) -> (Exchange, Evidence) {
-    (Exchange::NotSent { reason: reason.clone() }, transport("not_sent", reason))
-}
-
-fn transport(code: &str, reason: String) -> Evidence {
-    Evidence { error_code: Some(code.to_owned()), error_message: Some(reason), ..Evidence::default() }
-}
-
-async fn answered(response: reqwest::Response, token: &Token) -> (Exchange, Evidence) {
-    let status = response.status().as_u16();
-    let header = |name: &str| header(response.headers(), name);
-    let (request_id, retry_after) = (header("request-id"), header(RETRY_AFTER.as_str()));
-    let date: Option<DateTime<Utc>> =
-        header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(&date).ok()).map(Into::into);
-    let read = http::read_body(response).await;
-
-    // What is not whole is not read: half a list looks like a list.
-    let error = if read.cut.is_none() { wire::error(&read.bytes) } else { None };
-    let body = match &read.cut {
-        None => wire::buckets(&read.bytes),
-        Some(cut) => Body::NoBuckets(cut.clone()),
-    };
-    // A proxy that echoes the request must not get the token into the database.
-    let text = String::from_utf8_lossy(&read.bytes).replace(&token.text, "[token]");
-    let sentence = |text: &str| printable(text, MAX_SENTENCE_CHARS).to_string();
-    let evidence = Evidence {
-        http_status: Some(status),
-        graph_request_id: request_id,
-        graph_date: date,
-        error_code: error.as_ref().map(|error| sentence(&error.code)),
-        error_message: error
-            .as_ref()
-            .map(|error| sentence(&error.message.replace(&token.text, "[token]")))
-            .or(read.cut),
-        response_body: Some(text.chars().take(MAX_EVIDENCE_CHARS).collect()),
-    };
-    let error = error.map(|mut error| {
-        error.code = sentence(&error.code);
-        error.message = sentence(&error.message.replace(&token.text, "[token]"));
-        error
-    });
-    (Exchange::Answered(HttpAnswer { status, retry_after, date, error, body }), evidence)
-}
-
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
-    let value = headers.get(name)?;
-    Some(printable(&String::from_utf8_lossy(value.as_bytes()), MAX_SENTENCE_CHARS).to_string())
+fn targets(devices: &[ManagedDeviceId], cloud_pcs: Option<&[Option<CloudPcId>]>) -> Vec<(ManagedDeviceId, CloudPcId)> {
+    let cloud_pcs = cloud_pcs.unwrap_or_default();
+    devices.iter().zip(cloud_pcs).filter_map(|(device, cloud_pc)| Some((*device, (*cloud_pc)?))).collect()
 }

@@ -1,8 +1,13 @@
 //! Microsoft Graph, one tenant at a time: a trait for the engine, and the client behind it.
 
+mod batch;
+mod bulk_action;
+mod caller;
 mod client;
+mod cloud_pcs;
 mod credential;
 mod http;
+mod read_back;
 mod wire;
 
 use async_trait::async_trait;
@@ -21,7 +26,7 @@ pub trait Graph: Send + Sync {
     fn ready(&self) -> bool;
 
     /// Gets what `ready` asks for.
-    async fn prepare(&self) -> Result<(), TokenError>;
+    async fn prepare(&self) -> Result<(), Unprepared>;
 
     /// Whether a call can name this device to the action, from what is known now. Those that it cannot go in calls of their
     /// own, which only look them up.
@@ -36,6 +41,20 @@ pub trait Graph: Send + Sync {
 
     /// Reads back what became of a call for a device.
     async fn read_back(&self, subject: &Subject) -> ReadBack;
+
+    /// Reads the device's remote actions, whatever else a read-back looks at.
+    async fn remote_actions(&self, subject: &Subject) -> ReadBack;
+}
+
+/// Why no call can be made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unprepared {
+    /// No token.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The devices' Cloud PCs are not known: what came of reading the list of them.
+    #[error("the list of Cloud PCs could not be read")]
+    CloudPcs(Exchange),
 }
 
 /// What a call is going to send.

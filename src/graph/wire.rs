@@ -11,12 +11,6 @@ use crate::domain::read_back::RemoteAction;
 /// Source: Microsoft's reference page "managedDevice: bulkReprovisionCloudPc" (beta).
 pub(super) const ACTION_PATH: &str = "/beta/deviceManagement/managedDevices/bulkReprovisionCloudPc";
 
-/// The read-back's path below the base URL.
-/// Source: Microsoft's reference page "managedDevice: getCloudPcRemoteActionResults" (beta).
-pub(super) fn read_back_path(device: ManagedDeviceId) -> String {
-    format!("/beta/deviceManagement/managedDevices/{device}/getCloudPcRemoteActionResults")
-}
-
 /// The request body.
 pub(super) fn request_body(devices: &[ManagedDeviceId]) -> Vec<u8> {
     serde_json::json!({ "managedDeviceIds": devices }).to_string().into_bytes()
@@ -67,7 +61,11 @@ fn text(item: &Value) -> String {
 
 /// Graph's error object, if the body is one.
 pub(super) fn error(body: &[u8]) -> Option<GraphError> {
-    let body: Value = serde_json::from_slice(body).ok()?;
+    error_in(&serde_json::from_slice(body).ok()?)
+}
+
+/// The same of a body that is read already.
+pub(super) fn error_in(body: &Value) -> Option<GraphError> {
     let error = body.get("error")?;
     let field = |name: &str| error.get(name).and_then(Value::as_str).map(str::to_owned);
     Some(GraphError { code: field("code")?, message: field("message").unwrap_or_default() })

@@ -89,7 +89,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let simulator = Simulator::start(Options { devices: 10, ..calm() }).unwrap();
-        let graph = GraphClient::new(&tenant(&simulator, simulator.graph_url()), PATIENCE).unwrap();
+        let graph = GraphClient::new(&tenant(&simulator, simulator.graph_url()), &settings()).unwrap();
         Self { simulator, graph, asked: Arc::default() }
     }
 
@@ -97,7 +97,7 @@ impl Bench {
     async fn elsewhere(graph_url: &str) -> Self {
         let bench = Self::new();
         let tenant = Tenant { authority_url: generous_authority().await, ..tenant(&bench.simulator, graph_url) };
-        let graph = GraphClient::new(&tenant, PATIENCE).unwrap();
+        let graph = GraphClient::new(&tenant, &settings()).unwrap();
         graph.prepare().await.unwrap();
         assert!(graph.ready());
         Self { graph, ..bench }
@@ -152,6 +152,10 @@ async fn generous_authority() -> Url {
 /// A call of the default action.
 fn outgoing(devices: &[ManagedDeviceId]) -> Outgoing {
     Outgoing { call: CallId::fresh(), devices: devices.to_vec(), cloud_pcs: None }
+}
+
+fn settings() -> reprovisiond::config::Graph {
+    reprovisiond::config::Graph { call_timeout: PATIENCE, ..reprovisiond::config::Config::default().graph }
 }
 
 /// How long a client waits for an answer that may not come.

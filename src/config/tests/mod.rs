@@ -429,6 +429,7 @@ fn every_default_keeps_its_own_rule_and_fills_its_field() {
         graph: Graph {
             action: BulkReprovisionCloudPc,
             call_timeout: 60s,
+            cloud_pcs_max_age: 600s,
         },
         retry: Retry {
             first_delay: 2s,

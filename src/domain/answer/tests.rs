@@ -532,3 +532,99 @@ proptest! {
         prop_assert!(wait.is_none_or(|wait| wait.as_secs() <= DAY), "{:?}", wait);
     }
 }
+
+// --- $batch ------------------------------------------------------------------
+
+fn in_batch(answers: Vec<(String, HttpAnswer)>, asked: &[ManagedDeviceId]) -> (Vec<DeviceAnswer>, Vec<String>, Beside) {
+    let answer = HttpAnswer { body: Body::Batch(answers), ..bare(200) };
+    match meaning(&Exchange::Answered(answer), Action::CloudPcReprovision, asked, false, noon()) {
+        Meaning::Answered { devices, surplus, beside } => (devices, surplus, beside),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn one_of_batch(answer: HttpAnswer) -> (&'static str, Option<Kind>) {
+    let (devices, _, beside) = in_batch(vec![(device(0).to_string(), answer)], &devices(1));
+    let word = match &devices[0] {
+        DeviceAnswer::Bucket(bucket, _) => bucket.as_str(),
+        DeviceAnswer::Refused(_) => "refused",
+        DeviceAnswer::NotCarriedOut(word) => word,
+        DeviceAnswer::Unknown(_) => "unknown",
+    };
+    let trouble = match beside {
+        Beside::Trouble(trouble) => Some(kind(&trouble)),
+        _ => None,
+    };
+    (word, trouble)
+}
+
+#[test]
+fn an_answer_in_a_batch_means_for_its_device_what_it_would_mean_as_the_answer_to_a_call_of_it() {
+    let coded = |status, code: &str| HttpAnswer {
+        error: Some(GraphError { code: code.to_owned(), message: String::new() }),
+        ..bare(status)
+    };
+    let rows: [(HttpAnswer, &str, Option<Kind>); 17] = [
+        (bare(204), "successful", None),
+        (bare(200), "successful", None),
+        (error(404, "no such Cloud PC"), "not_found", None),
+        (error(404, "Resource not found for the segment 'reprovision'"), "blocked", Some(GONE)),
+        (error(400, "Resource not found for the segment 'reprovision'"), "blocked", Some(GONE)),
+        // A router before Graph knows no Cloud PC.
+        (bare(404), "blocked", Some(GONE)),
+        (coded(400, "NotSupported"), "not_supported", None),
+        (coded(409, "operationNotSupported"), "not_supported", None),
+        (error(400, "m"), "refused", None),
+        (error(409, "m"), "refused", None),
+        (bare(429), "throttled", Some(Kind::Throttled)),
+        (error(503, "m"), "throttled", Some(Kind::Throttled)),
+        (bare(503), "unknown", None),
+        (error(401, "m"), "token_refused", Some(Kind::TokenRefused)),
+        (error(403, "m"), "blocked", Some(FORBIDDEN)),
+        (error(500, "m"), "unknown", None),
+        (bare(0), "unknown", None),
+    ];
+    for (answer, word, trouble) in rows {
+        let shown = format!("{answer:?}");
+        assert_eq!(one_of_batch(answer), (word, trouble), "{shown}");
+    }
+}
+
+#[test]
+fn a_device_without_an_answer_in_the_batch_or_with_several_that_disagree_is_unknown_and_a_stranger_is_surplus() {
+    let id = |n| device(n).to_string();
+    let answers = vec![
+        (id(0).to_uppercase(), bare(204)),
+        (id(1), bare(204)),
+        (id(1), error(409, "m")),
+        (id(2), bare(204)),
+        (id(2), bare(204)),
+        ("stranger".to_owned(), bare(204)),
+    ];
+    let (said, surplus, beside) = in_batch(answers, &devices(4));
+    let successful = DeviceAnswer::Bucket(Bucket::Successful, None);
+    assert_eq!((&said[0], &said[2]), (&successful, &successful));
+    assert!(matches!(&said[1], DeviceAnswer::Unknown(why) if why.contains("disagree")), "{said:?}");
+    assert!(matches!(&said[3], DeviceAnswer::Unknown(why) if why.contains("no answer")), "{said:?}");
+    assert_eq!((surplus, beside), (vec!["stranger".to_owned()], Beside::Nothing));
+}
+
+#[test]
+fn of_several_troubles_in_a_batch_the_one_that_holds_longest_is_the_tenants() {
+    let throttled = |seconds: u64| HttpAnswer { retry_after: Some(seconds.to_string()), ..error(429, "m") };
+    let trouble = |answers: Vec<HttpAnswer>| {
+        let count = answers.len();
+        let named = answers.into_iter().enumerate().map(|(n, answer)| (device(n).to_string(), answer)).collect();
+        match in_batch(named, &devices(count)).2 {
+            Beside::Trouble(trouble) => *trouble,
+            other => panic!("{other:?}"),
+        }
+    };
+    let longest = trouble(vec![throttled(3), bare(204), throttled(40), throttled(7)]);
+    assert!(
+        matches!(longest, Meaning::Throttled { retry_after: Some(wait), .. } if wait == seconds(40)),
+        "{longest:?}"
+    );
+    assert_eq!(kind(&trouble(vec![error(401, "m"), throttled(40), bare(204)])), Kind::TokenRefused);
+    assert_eq!(kind(&trouble(vec![error(401, "m"), error(403, "m"), throttled(40)])), FORBIDDEN);
+}

@@ -466,3 +466,52 @@ fn an_isolation_under_way_survives_a_throttled_call() {
         assert!(matches!(effect, EntryEffect::Requeue { max_batch: None, .. }), "{effect:?}");
     }
 }
+
+#[test]
+fn a_batch_that_was_throttled_in_part_ends_what_it_placed_queues_the_rest_and_makes_the_tenant_wait() {
+    let wait = Duration::from_secs(40);
+    let trouble = Meaning::Throttled { retry_after: Some(wait), reason: "HTTP 429".to_owned() };
+    let meaning =
+        |devices| Meaning::Answered { devices, surplus: vec![], beside: Beside::Trouble(Box::new(trouble.clone())) };
+    let (placed, throttled) =
+        (DeviceAnswer::Bucket(Bucket::Successful, None), DeviceAnswer::NotCarriedOut("throttled"));
+    let doubted = DeviceAnswer::Unknown("HTTP 500".to_owned());
+    let rows = [
+        (vec![placed.clone(), throttled.clone()], CallState::Answered),
+        (vec![throttled.clone(), throttled.clone()], CallState::NotCarriedOut),
+        (vec![throttled.clone(), doubted.clone()], CallState::Unknown),
+        (vec![placed, doubted], CallState::Answered),
+    ];
+    for (devices, state) in rows {
+        let shown = format!("{devices:?}");
+        let recording = decide(meaning(devices), &fresh(2));
+        assert_eq!(recording.state, state, "{shown}");
+        let waits = match &recording.tenant {
+            TenantEffect::Wait { delay, code: "throttled", .. } => *delay,
+            TenantEffect::Caution if state == CallState::Unknown => recording.leave_alone.unwrap(),
+            other => panic!("{shown}: {other:?}"),
+        };
+        assert!(waits >= wait, "{shown}: {waits:?}");
+        for ((_, effect), shows) in recording.entries.iter().zip(shown.split("), ")) {
+            let queued = matches!(effect, EntryEffect::Requeue { reason: "throttled", max_batch: None });
+            assert_eq!(queued, shows.contains("NotCarriedOut"), "{shown}: {effect:?}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_did_not_ask_the_action_says_nothing_of_the_tenant() {
+    let meaning = |device| Meaning::Answered { devices: vec![device], surplus: vec![], beside: Beside::NotAsked };
+    let found = decide(meaning(DeviceAnswer::NotCarriedOut("looked_up")), &fresh(1));
+    assert_eq!((found.state, &found.tenant), (CallState::NotCarriedOut, &TenantEffect::None));
+    let missing = meaning(DeviceAnswer::Bucket(Bucket::NotFound, Some("none of 7".to_owned())));
+    let missing = decide(missing, &fresh(1));
+    assert_eq!((missing.state, &missing.tenant), (CallState::Answered, &TenantEffect::None));
+    let accepted = Meaning::Answered {
+        devices: vec![DeviceAnswer::Unknown("pending".to_owned())],
+        surplus: vec![],
+        beside: Beside::Accepted,
+    };
+    let accepted = decide(accepted, &fresh(1));
+    assert_eq!((accepted.state, &accepted.tenant), (CallState::Answered, &TenantEffect::Clear));
+}

@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::domain::answer::{Body, BucketLists, Evidence, Exchange, GraphError, HttpAnswer};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, TenantName};
 use reprovisiond::domain::read_back::{ReadBack, RemoteAction, Seen, Subject};
-use reprovisiond::graph::{Composed, Fence, Graph, Outgoing, Reply, TokenError};
+use reprovisiond::graph::{Composed, Fence, Graph, Outgoing, Reply, TokenError, Unprepared};
 
 use super::invariants;
 use super::world::{BEGINNING, Life, Mutant, State, World};
@@ -220,14 +220,14 @@ impl Graph for ModelGraph {
         !state.chance(fails)
     }
 
-    async fn prepare(&self) -> Result<(), TokenError> {
+    async fn prepare(&self) -> Result<(), Unprepared> {
         self.life.gate().await;
         let fails = {
             let mut state = self.world.state();
             let fails = state.weather.token_fails;
             state.chance(fails)
         };
-        if fails { Err(TokenError::Unavailable("a fault of the simulation".to_owned())) } else { Ok(()) }
+        if fails { Err(TokenError::Unavailable("a fault of the simulation".to_owned()).into()) } else { Ok(()) }
     }
 
     fn has_target(&self, _: ManagedDeviceId) -> bool {
@@ -347,5 +347,9 @@ impl Graph for ModelGraph {
         tokio::time::sleep(after).await;
         self.life.gate().await;
         read
+    }
+
+    async fn remote_actions(&self, subject: &Subject) -> ReadBack {
+        self.read_back(subject).await
     }
 }
