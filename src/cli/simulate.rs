@@ -75,7 +75,7 @@ pub(super) struct SimulateArgs {
     /// Each has managed_device_id, behaviour (succeeds, fails, fails-later, not-found, not-supported) and, if wanted, cloud_pc_id, more_cloud_pc_ids (Cloud PCs listed with the same managed device ID) and not_enrolled (true: listed without one).
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
-    /// How IDs outside the fleet are treated
+    /// How IDs outside the fleet are treated; the Cloud PC list finds them by a filter for their managed device ID only
     #[arg(long, value_enum, default_value_t)]
     others: Others,
     /// Shape of a success: as the reference page shows, as Microsoft's SDK reads it, or 204 without a body

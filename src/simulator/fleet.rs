@@ -289,6 +289,15 @@ mod tests {
     }
 
     #[test]
+    fn a_fleet_file_can_hold_an_ambiguous_id_and_a_cloud_pc_without_one() {
+        let more = r#""more_cloud_pc_ids": ["bbbbbbbb-de93-41dc-89ec-33d84bb662a0"], "behaviour""#;
+        let devices = parse(&TWO.replace('\n', " ").replace("\"behaviour\"", more)).unwrap();
+        assert_eq!(devices[0].cloud_pcs().count(), 2);
+        let devices = parse(&ONE.replace("\"behaviour\"", r#""not_enrolled": true, "behaviour""#)).unwrap();
+        assert!(devices[0].not_enrolled);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_fleet_file_is_said_with_its_line() {
         for (text, line, part) in [
             (format!("{ONE}\n{ONE}"), 2, "stands already in line 1"),
@@ -296,6 +305,11 @@ mod tests {
             (format!("[{ONE},\n{}]", ONE.replace("not-supported", "explodes")), 2, "unknown variant `explodes`"),
             (format!("\n{}", ONE.replace("5cd0", "zzzz")), 2, "not an Intune managed device ID"),
             (format!("[{ONE},\n{}]", TWO.replace("fails-later\"", "fails-later\", \"x\": 1")), 3, "unknown field `x`"),
+            (
+                format!("[{TWO},\n{}]", TWO.replace("6cd0", "7cd0")),
+                3,
+                "Cloud PC aaaaaaaa-de93-41dc-89ec-33d84bb662a0 stands already in line 1",
+            ),
             (format!("{ONE}\n{{"), 2, "EOF"),
             (format!("[{ONE}\n"), 1, "EOF"),
         ] {

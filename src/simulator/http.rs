@@ -20,7 +20,7 @@ use super::route::{Named, Received, Route, Target};
 use super::traffic::GraphRequest;
 use super::verdict::Verdict;
 use super::wire::Switch;
-use super::{Shared, console, token, unpoisoned};
+use super::{Shared, console, discovery, token, unpoisoned};
 
 /// Graph's own limit for a request's body.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -63,6 +63,9 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
             let tenant = &received.target.path[0];
             let issue = |_: &Verdict| token::issue(&sim, &call, tenant, received.content_type, received.body);
             exchange.run(Endpoint::Token, &[], "", None, issue).await
+        }
+        [_, "v2.0", ".well-known", "openid-configuration"] if parts.method == Method::GET => {
+            respond(&sim, &call, &discovery::answer(&sim, &call, &received.target.path[0]))
         }
         _ => {
             let written = parts.uri.path_and_query().map_or("", |path| path.as_str());

@@ -41,6 +41,7 @@ mod bulk;
 mod clock;
 mod cloud_pcs;
 mod console;
+mod discovery;
 pub mod fault_spec;
 pub mod faults;
 pub mod fleet;

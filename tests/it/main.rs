@@ -10,6 +10,7 @@
 compile_error!("these tests end the daemon at its failpoints: run them with tests/run, or add --features failpoints");
 
 mod cli;
+mod contract;
 mod daemon;
 mod fault_matrix;
 mod layers;

@@ -1,13 +1,11 @@
-"""Microsoft's own SDK against `reprovisiond simulate`: whether the simulator can be trusted to speak as Graph does.
+"""Microsoft's own SDK, when it still had the action, against `reprovisiond simulate`: whether the simulator can be trusted to speak as Graph does.
 
 Started by tests/sdk/run, over HTTP and over HTTPS. Exits with 1 at the first claim that does not hold.
 """
 
 import asyncio
 import datetime
-import json
 import ssl
-import subprocess
 import sys
 import time
 import uuid
@@ -25,16 +23,12 @@ from msgraph_beta.generated.models.o_data_errors.o_data_error import ODataError
 from msgraph_beta.graph_request_adapter import options
 from msgraph_core import GraphClientFactory
 
+from common import claim, simulator
+
 # The reference page's two devices, and one that is nobody's.
 SUCCEEDS = "30d0e128-de93-41dc-89ec-33d84bb662a0"
 FAILS = "7c82a3e3-9459-44e4-94d9-b92f93bf78dd"
 STRANGER = "11111111-2222-4333-8444-555555555555"
-
-
-def claim(what, got, expected):
-    # Not `assert`: python -O would pass everything.
-    if got != expected:
-        sys.exit(f"FAIL: {what}: expected {expected!r}, got {got!r}")
 
 
 class Credential:
@@ -130,16 +124,8 @@ def main():
     binary = sys.argv[1]
     for flags in ([], ["--tls"]):
         # Slow enough that the action is still pending when it is read back.
-        command = [binary, "simulate", "--answer-shape", "bare", "--pending", "1h", *flags]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as simulator:
-            try:
-                line = simulator.stdout.readline()
-                if not line:
-                    sys.exit(f"FAIL: {' '.join(command)} wrote no first line")
-                asyncio.run(check(json.loads(line)))
-            finally:
-                simulator.terminate()
-            claim("exit code after SIGTERM", simulator.wait(timeout=30), 0)
+        with simulator(binary, "--answer-shape", "bare", "--pending", "1h", *flags) as about:
+            asyncio.run(check(about))
     print("PASS: msgraph-beta-sdk 1.0.0 reprovisions and reads back through the simulator, over HTTP and HTTPS")
 
 

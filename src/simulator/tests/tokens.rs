@@ -56,3 +56,13 @@ async fn a_request_for_a_token_must_be_a_posted_form() {
     let get = Answered::to(bench.anonymous(Method::GET, &path)).await.unwrap();
     assert_eq!((get.status.as_u16(), &get.json()["error_codes"]), (405, &json!([900_561])));
 }
+
+#[tokio::test]
+async fn a_library_that_discovers_the_tenant_finds_the_token_endpoint() {
+    let bench = Bench::healthy().await;
+    let (base, tenant) = (bench.simulator.graph_url(), bench.simulator.tenant_id());
+    let answer = bench.get(&format!("/{tenant}/v2.0/.well-known/openid-configuration")).await;
+    assert_eq!(answer.json()["token_endpoint"], json!(format!("{base}/{tenant}/oauth2/v2.0/token")));
+    let answer = bench.get(&format!("/{STRANGER}/v2.0/.well-known/openid-configuration")).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["error"]), (400, &json!("invalid_tenant")));
+}
