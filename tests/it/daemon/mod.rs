@@ -1,5 +1,6 @@
 //! The daemon from outside: a real process, judged by the simulator's ledger, the database and its output.
 
+mod actions;
 mod answers;
 mod boundaries;
 mod crashes;
