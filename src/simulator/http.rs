@@ -17,7 +17,7 @@ use super::faults::{Effect, Endpoint, WrongType};
 use super::ledger::ActionRequest;
 use super::verdict::Verdict;
 use super::wire::Switch;
-use super::{Shared, action, console, read_back, token, unpoisoned};
+use super::{Shared, action, console, identity, read_back, token, unpoisoned};
 
 /// Graph's own limit for a request's body.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -68,6 +68,11 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
                 return respond(&sim, &call, &Answer::entra_error(&call, 405, "invalid_request", 900_561, message));
             }
             let issue = |_: &Verdict| token::issue(&sim, &call, &path[0], received.content_type, received.body);
+            exchange.run(Endpoint::Token, &[], None, issue).await
+        }
+        ["msi", "token"] => {
+            let (query, header) = (parts.uri.query().unwrap_or_default(), text_of(&parts.headers, "x-identity-header"));
+            let issue = |_: &Verdict| identity::issue(&sim, &call, &parts.method, query, header);
             exchange.run(Endpoint::Token, &[], None, issue).await
         }
         ["beta", "devicemanagement", "manageddevices", name] if is_action(name, "bulkreprovisioncloudpc") => {
