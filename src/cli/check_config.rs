@@ -131,6 +131,7 @@ mod tests {
         tenants.a.authority_url      = https://login.microsoftonline.com/    # default
         tenants.a.tenant_id          = contoso.example                       # REPROVISIOND_TENANTS_A_TENANT_ID
         tenants.a.client_id          = 30d0e128-de93-41dc-89ec-33d84bb662a0  # REPROVISIOND_TENANTS_A_CLIENT_ID
+        tenants.a.credential         = client-secret                         # default
         tenants.a.client_secret_file = DIR/a.secret                          # REPROVISIOND_TENANTS_A_CLIENT_SECRET_FILE
         ");
     }
@@ -161,12 +162,12 @@ mod tests {
           default:  4
           variable: REPROVISIOND_WORKER_MAX_CALLS_IN_FLIGHT
         ");
-        insta::assert_snapshot!(reference.split("\n\n").last().unwrap_or_default(), @"
-        tenants.NAME.client_secret_file
-          The file that holds the client secret; relative to this file, or $CREDENTIALS_DIRECTORY/NAME.
+        insta::assert_snapshot!(reference.split("\n\n").last().unwrap_or_default(), @r#"
+        tenants.NAME.federated_token_file
+          The file that holds the workload's token; only with credential = "workload-identity".
           takes:    a path
           default:  none
-          variable: REPROVISIOND_TENANTS_NAME_CLIENT_SECRET_FILE
-        ");
+          variable: REPROVISIOND_TENANTS_NAME_FEDERATED_TOKEN_FILE
+        "#);
     }
 }

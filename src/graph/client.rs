@@ -10,9 +10,10 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::credential::{Credential, Token};
+use super::credential::{Token, TokenKeeper};
+use super::http::Proxy;
 use super::{Fence, Graph, Reply, TokenError, http, wire};
-use crate::config::Tenant;
+use crate::config::{Credential, Tenant};
 use crate::domain::answer::{Body, Evidence, Exchange, HttpAnswer, retry_after};
 use crate::domain::id::{CallId, ManagedDeviceId};
 use crate::domain::printable::printable;
@@ -30,14 +31,14 @@ pub struct GraphClient {
     http: reqwest::Client,
     base: String,
     action_url: Url,
-    credential: Credential,
+    credential: TokenKeeper,
 }
 
 /// A client that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A URL of the tenant's configuration does not take a path.
-    #[error("graph_url or authority_url: {0}")]
+    /// Graph's URL does not take a path.
+    #[error("graph_url: {0}")]
     Url(#[from] url::ParseError),
     /// TLS could not be set up, for instance because the system has no root certificates.
     #[error("the HTTPS client could not be set up: {0}")]
@@ -47,14 +48,26 @@ pub enum ClientError {
 impl GraphClient {
     /// A client for `tenant` whose calls take `call_timeout` at most.
     pub fn new(tenant: &Tenant, call_timeout: Duration) -> Result<Self, ClientError> {
-        let http = http::client(call_timeout).map_err(|error| ClientError::Http(http::explain(&error)))?;
+        let no_client = |error| ClientError::Http(http::explain(&error));
+        let http = http::client(call_timeout, Proxy::OfTheSystem).map_err(no_client)?;
+        // The endpoint that hands out a managed identity's tokens is on the host itself: no proxy is to see them.
+        let proxy = match tenant.credential {
+            Credential::ManagedIdentity { .. } => Proxy::None,
+            _ => Proxy::OfTheSystem,
+        };
+        let for_tokens = http::client(call_timeout, proxy).map_err(no_client)?;
         let base = tenant.graph_url.as_str().trim_end_matches('/');
         Ok(Self {
             action_url: Url::parse(&format!("{base}{}", wire::ACTION_PATH))?,
             base: base.to_owned(),
-            credential: Credential::new(http.clone(), tenant)?,
+            credential: TokenKeeper::new(for_tokens, tenant),
             http,
         })
+    }
+
+    /// The application permissions in the token's `roles` claim; `None` if the token cannot be read.
+    pub async fn token_roles(&self) -> Result<Option<Vec<String>>, TokenError> {
+        self.credential.roles().await
     }
 
     async fn call(&self, call: CallId, body: Vec<u8>, token: &Token, fence: Fence) -> (Exchange, Evidence) {

@@ -45,8 +45,9 @@ fn the_tenant_in_the_default_files_comments_is_a_good_one() {
     let bare = |line: &'static str| {
         line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '[')).unwrap_or(line)
     };
-    // Only custom takes them.
-    let belongs = |line: &&str| !line.starts_with("graph_url") && !line.starts_with("authority_url");
+    // Only custom takes the URLs, and only other credentials the other files.
+    let others = ["graph_url", "authority_url", "certificate_file", "federated_token_file"];
+    let belongs = |line: &&str| !others.iter().any(|key| line.starts_with(key));
     let text = DEFAULT.lines().map(bare).filter(belongs).collect::<Vec<_>>().join("\n");
     assert_eq!(tenants_of(&text, &[]).config.tenants.len(), 1);
 }

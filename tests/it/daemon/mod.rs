@@ -3,6 +3,7 @@
 mod answers;
 mod boundaries;
 mod crashes;
+mod credentials;
 mod file_trouble;
 mod kills;
 mod orders;
