@@ -18,11 +18,15 @@ fn rsa() -> KeyPair {
     KeyPair::from_pem(RSA_KEY).expect("a good key")
 }
 
+/// A good file for `certificate_file`.
+pub(super) fn certificate_and_key() -> String {
+    certificate(&rsa(), 2050) + RSA_KEY
+}
+
 /// One tenant with these lines, in a directory that holds a secret, a certificate and a token.
 fn scene(toml: &str, env: &[(&str, &str)]) -> Scene {
     let scene = Scene::new(Some(format!("[tenants.a]\n{toml}").as_bytes()), env);
-    let pem = certificate(&rsa(), 2050) + RSA_KEY;
-    write_private(&scene.directory.path().join("a.pem"), pem.as_bytes());
+    write_private(&scene.directory.path().join("a.pem"), certificate_and_key().as_bytes());
     write_private(&scene.directory.path().join("a.token"), b"a.b.c");
     scene
 }

@@ -8,9 +8,10 @@ const EXAMPLE: &str = include_str!("../../../config/example.toml");
 fn tenants_of(text: &str, env: &[(&str, &str)]) -> Loaded {
     let scene = Scene::new(Some(text.as_bytes()), env);
     let directory = scene.directory.path();
-    for name in ["contoso.secret", "fabrikam.secret", "fabrikam-gov.secret"] {
+    for name in ["contoso.secret", "fabrikam.secret"] {
         write_private(&directory.join(name), b"hunter2");
     }
+    write_private(&directory.join("fabrikam-gov.pem"), credentials::certificate_and_key().as_bytes());
     let mut sources = scene.sources.clone();
     sources.env.insert("CREDENTIALS_DIRECTORY".into(), directory.into());
     load(&sources).map_err(|mistakes| mistakes.to_string()).expect("a good configuration")
@@ -53,10 +54,17 @@ fn the_tenant_in_the_default_files_comments_is_a_good_one() {
 }
 
 #[test]
-fn the_example_has_two_tenants_in_two_clouds() {
+fn the_example_has_two_tenants_in_two_clouds_with_two_kinds_of_credential() {
     let loaded = tenants_of(EXAMPLE, &[]);
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.database.url.kind(), DatabaseKind::Postgres);
     let graphs: Vec<&str> = loaded.config.tenants.values().map(|tenant| tenant.graph_url.as_str()).collect();
+    let kinds: Vec<bool> = loaded
+        .config
+        .tenants
+        .values()
+        .map(|tenant| matches!(tenant.credential, Credential::Certificate { .. }))
+        .collect();
+    assert_eq!(kinds, [false, true]);
     assert_eq!(graphs, ["https://graph.microsoft.com/", "https://graph.microsoft.us/"]);
 }

@@ -114,37 +114,25 @@ async fn a_refusal_says_who_why_and_what_to_check_and_shows_no_secret() {
         error.to_string().replace(&*path.to_string_lossy(), "FILE").replace(&id(&simulator), "ID")
     };
     std::fs::write(&path, "hunter2\n").unwrap();
-    insta::assert_snapshot!(said(by_secret(&simulator)).await, @"
-    no token: 127.0.0.1 refuses client_id ID (invalid_client: AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app 'ID'.): check tenant_id, client_id and the secret in FILE
-    ");
-    insta::assert_snapshot!(said(by_certificate(&simulator)).await, @"
-    no token: certificate_file FILE: is not PEM: a PFX or PKCS#12 file is converted by `openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes`
-    ");
-    insta::assert_snapshot!(said(by_workload(&simulator)).await, @"
-    no token: 127.0.0.1 refuses client_id ID (invalid_client: AADSTS50027: JWT token is invalid or malformed.): check tenant_id and client_id, and that a federated credential of the app names issuer, subject and audience of the token in FILE
-    ");
+    insta::assert_snapshot!(said(by_secret(&simulator)).await, @"no token: 127.0.0.1 refuses client_id ID (invalid_client: AADSTS7000215: Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app 'ID'.): check tenant_id, client_id and the secret in FILE");
+    insta::assert_snapshot!(said(by_certificate(&simulator)).await, @"no token: certificate_file FILE: is not PEM: a PFX or PKCS#12 file is converted by `openssl pkcs12 -in FILE.pfx -out FILE.pem -nodes`");
+    insta::assert_snapshot!(said(by_workload(&simulator)).await, @"no token: 127.0.0.1 refuses client_id ID (invalid_client: AADSTS50027: JWT token is invalid or malformed.): check tenant_id and client_id, and that a federated credential of the app names issuer, subject and audience of the token in FILE");
     let stranger = |credential| match credential {
         Credential::ClientSecret { file, .. } => {
             Credential::ClientSecret { client_id: "11111111-2222-4333-8444-555555555555".into(), file }
         }
         other => other,
     };
-    insta::assert_snapshot!(said(stranger(by_secret(&simulator))).await, @"
-    no token: 127.0.0.1 refuses client_id 11111111-2222-4333-8444-555555555555 (unauthorized_client: AADSTS700016: Application with identifier '11111111-2222-4333-8444-555555555555' was not found in the directory.): check tenant_id, client_id and the secret in FILE
-    ");
+    insta::assert_snapshot!(said(stranger(by_secret(&simulator))).await, @"no token: 127.0.0.1 refuses client_id 11111111-2222-4333-8444-555555555555 (unauthorized_client: AADSTS700016: Application with identifier '11111111-2222-4333-8444-555555555555' was not found in the directory.): check tenant_id, client_id and the secret in FILE");
     let old = std::fs::read(simulator.certificate_file()).unwrap();
     simulator.rotate_credentials().unwrap();
     std::fs::write(&path, old).unwrap();
     let told = said(by_certificate(&simulator)).await;
     assert!(told.contains("AADSTS700027") && told.contains("check tenant_id and client_id"), "{told}");
     std::fs::write(&path, "\n").unwrap();
-    insta::assert_snapshot!(said(by_workload(&simulator)).await, @"
-    no token: federated_token_file FILE: the file is empty
-    ");
+    insta::assert_snapshot!(said(by_workload(&simulator)).await, @"no token: federated_token_file FILE: the file is empty");
     std::fs::remove_file(&path).unwrap();
-    insta::assert_snapshot!(said(by_secret(&simulator)).await, @"
-    no token: client_secret_file FILE: No such file or directory (os error 2)
-    ");
+    insta::assert_snapshot!(said(by_secret(&simulator)).await, @"no token: client_secret_file FILE: No such file or directory (os error 2)");
 }
 
 #[tokio::test]
@@ -284,6 +272,71 @@ async fn an_authority_that_is_not_there_is_unavailable_and_named() {
         matches!(&error, TokenError::Unavailable(why) if why.starts_with("127.0.0.1 cannot be reached: ")),
         "{error}"
     );
+}
+
+/// A keeper on a virtual machine whose metadata endpoint, at an address that no test may reach, is this parrot.
+fn on_a_machine(parrot: &str, simulator: &Simulator, client_id: Option<String>) -> TokenKeeper {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tenant = Tenant {
+        graph_url: Url::parse(simulator.graph_url()).unwrap(),
+        authority_url: Url::parse(simulator.authority_url()).unwrap(),
+        tenant_id: simulator.tenant_id().to_string(),
+        credential: Credential::ManagedIdentity { client_id },
+    };
+    let http = reqwest::Client::builder().proxy(reqwest::Proxy::http(parrot).unwrap()).build().unwrap();
+    TokenKeeper::new(http, &tenant)
+}
+
+#[tokio::test]
+async fn a_virtual_machines_metadata_endpoint_is_asked_for_graph_and_once() {
+    let simulator = simulator();
+    let good = r#"{"access_token":"a.b.c","expires_on":"4102444800","resource":"r","token_type":"Bearer"}"#;
+    let (endpoint, _, mut hears) = parrot("200 OK", good).await;
+    let keeper = on_a_machine(&endpoint, &simulator, Some(id(&simulator)));
+    assert_eq!(keeper.token().await.unwrap().text, "a.b.c");
+    let request = hears.recv().await.unwrap();
+    let resource: String = url::form_urlencoded::byte_serialize(simulator.graph_url().as_bytes()).collect();
+    assert!(request.starts_with("GET http://169.254.169.254/metadata/identity/oauth2/token?api-version="), "{request}");
+    assert!(request.contains(&format!("&resource={resource}&client_id={}", id(&simulator))), "{request}");
+    assert!(request.to_ascii_lowercase().contains("\r\nmetadata: true\r\n"), "{request}");
+
+    let unknown = r#"{"error":"invalid_request","error_description":"Identity not found"}"#;
+    for (status, body, refused, says) in [
+        (
+            "400 Bad Request",
+            unknown,
+            true,
+            "the system-assigned identity (invalid_request: Identity not found): check that",
+        ),
+        ("403 Forbidden", r#"{"statusCode":403,"message":"no"}"#, true, "(403: no)"),
+        ("404 Not Found", unknown, false, "HTTP 404"),
+        ("410 Gone", "", false, "HTTP 410"),
+        ("429 Too Many Requests", unknown, false, "HTTP 429"),
+        ("500 Internal Server Error", "", false, "HTTP 500"),
+        ("200 OK", r#"{"access_token":"a"}"#, false, "HTTP 200 without a token"),
+        ("200 OK", &good.replace("4102444800", "946684800"), false, "expired at 2000-01-01"),
+    ] {
+        let (endpoint, asked, _) = parrot(status, body.to_owned().leak()).await;
+        let error = on_a_machine(&endpoint, &simulator, None).token().await.map(|_| ()).unwrap_err();
+        assert_eq!(matches!(error, TokenError::Refused(_)), refused, "{status} {body}: {error}");
+        assert!(error.to_string().contains(says), "{status} {body}: {error}");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_of_an_expired_certificate_says_so() {
+    let simulator = simulator();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app.pem");
+    let key = include_str!("../../simulator/app-key.pem");
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.not_after = rcgen::date_time_ymd(2020, 2, 3);
+    let certificate = params.self_signed(&rcgen::KeyPair::from_pem(key).unwrap()).unwrap();
+    std::fs::write(&file, certificate.pem() + key).unwrap();
+    let keeper = keeper(&simulator, with_file(by_certificate(&simulator), file));
+    let error = keeper.token().await.map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("app.pem, which expired on 2020-02-03, is registered with the app"), "{error}");
 }
 
 #[test]
