@@ -1,6 +1,8 @@
-//! A monotonic clock that also counts while the process is stopped or the machine sleeps.
+//! A monotonic clock that also counts while the process is stopped or the machine sleeps; and the wall clock for protocols.
 
 use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 /// A point on `CLOCK_BOOTTIME`. Unlike [`std::time::Instant`] it goes on through a suspended machine, so the age of
 /// an intent or a lease is never underestimated.
@@ -41,6 +43,13 @@ impl BootInstant {
     pub fn remaining(self) -> Duration {
         self.since(Self::now())
     }
+}
+
+/// The host's wall clock, for what a protocol wants in wall-clock time: an assertion's validity, a token's `expires_on`. What
+/// the daemon decides by is the database's time and spans of [`BootInstant`].
+#[allow(clippy::disallowed_methods, reason = "the one door for it")]
+pub fn host_time() -> DateTime<Utc> {
+    Utc::now()
 }
 
 /// What the engine measures spans with, so that a test can hold it.

@@ -6,8 +6,9 @@ use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-/// What sqlx's pool says while a database is away, connection by connection, the store says once.
-const DEFAULT: &str = "info,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error";
+/// What sqlx's pool says while a database is away, connection by connection, the store says once. What Microsoft's SDK says of
+/// a token that it did not get, the engine says with the reason.
+const DEFAULT: &str = "info,sqlx=warn,sqlx::pool=error,sqlx_core::pool=error,azure_identity=warn,azure_core=warn,typespec_client_core=warn";
 
 /// Starts logging. `REPROVISIOND_LOG` takes a level (`warn`) or targets (`reprovisiond=debug`); `info` is the default.
 /// What it cannot make sense of is an error for the caller to show.

@@ -132,6 +132,7 @@ mod tests {
         tenants.a.authority_url      = https://login.microsoftonline.com/    # default
         tenants.a.tenant_id          = contoso.example                       # REPROVISIOND_TENANTS_A_TENANT_ID
         tenants.a.client_id          = 30d0e128-de93-41dc-89ec-33d84bb662a0  # REPROVISIOND_TENANTS_A_CLIENT_ID
+        tenants.a.credential         = client-secret                         # default
         tenants.a.client_secret_file = DIR/a.secret                          # REPROVISIOND_TENANTS_A_CLIENT_SECRET_FILE
         ");
     }

@@ -250,8 +250,10 @@ fn simulated_tenant(simulator: &Simulator, action: Action) -> Result<config::Ten
         graph_url: url(simulator.graph_url())?,
         authority_url: url(simulator.authority_url())?,
         tenant_id: simulator.tenant_id().to_string(),
-        client_id: simulator.client_id().to_string(),
-        client_secret_file: simulator.client_secret_file().to_owned(),
+        credential: config::Credential::ClientSecret {
+            client_id: simulator.client_id().to_string(),
+            file: simulator.client_secret_file().to_owned(),
+        },
         action,
         limits: defaults.limits,
     })

@@ -30,8 +30,10 @@ Examples:
       the first action is gone, and a reprovisioned Cloud PC enrols anew
 
 The first line on standard output is one JSON object: graph_url, authority_url,
-tenant_id, client_id, client_secret_file, and with --tls ca_file. It serves
-until SIGINT or SIGTERM. GET {graph_url}/simulator/ledger returns every
+tenant_id, client_id, client_secret_file, certificate_file,
+federated_token_file, identity_endpoint and identity_header (for a managed
+identity, as IDENTITY_ENDPOINT and IDENTITY_HEADER), and with --tls ca_file. It
+serves until SIGINT or SIGTERM. GET {graph_url}/simulator/ledger returns every
 reprovision that really happened.";
 
 const WHILE_IT_RUNS: &str = "\
@@ -176,12 +178,17 @@ fn read_fleet(path: &Path) -> Result<Vec<fleet::Device>, Failure> {
 }
 
 fn announce(simulator: &Simulator) -> Result<(), Failure> {
+    let (identity_endpoint, identity_header) = simulator.identity_endpoint();
     let mut line = json!({
         "graph_url": simulator.graph_url(),
         "authority_url": simulator.authority_url(),
         "tenant_id": simulator.tenant_id(),
         "client_id": simulator.client_id(),
         "client_secret_file": simulator.client_secret_file(),
+        "certificate_file": simulator.certificate_file(),
+        "federated_token_file": simulator.federated_token_file(),
+        "identity_endpoint": identity_endpoint,
+        "identity_header": identity_header,
     });
     if let Some(ca_file) = simulator.ca_file() {
         line["ca_file"] = json!(ca_file);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::credential;
 use super::database::DatabaseUrl;
 use super::diagnose::{About, Complaint, Finding, Origin, shown};
 use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField, setting};
@@ -39,7 +40,10 @@ pub(super) struct TenantDraft {
     pub(super) authority_url: Slot<Url>,
     pub(super) tenant_id: Slot<String>,
     pub(super) client_id: Slot<String>,
+    pub(super) credential: Slot<credential::Kind>,
     pub(super) client_secret_file: Slot<String>,
+    pub(super) certificate_file: Slot<String>,
+    pub(super) federated_token_file: Slot<String>,
     /// Its own values of settings, by the setting's path.
     pub(super) own: BTreeMap<&'static str, Slot<String>>,
 }
@@ -63,7 +67,10 @@ impl TenantDraft {
             authority_url: Slot::Absent,
             tenant_id: Slot::Absent,
             client_id: Slot::Absent,
+            credential: Slot::Absent,
             client_secret_file: Slot::Absent,
+            certificate_file: Slot::Absent,
+            federated_token_file: Slot::Absent,
             own: BTreeMap::new(),
         }
     }
@@ -83,6 +90,7 @@ impl TenantDraft {
             TenantField::BaseUrl(slot) => fill(slot(self), tenant::base_url(text), origin),
             TenantField::Directory(slot) => fill(slot(self), tenant::directory(text), origin),
             TenantField::Application(slot) => fill(slot(self), tenant::application(text), origin),
+            TenantField::Credential(slot) => fill(slot(self), credential::kind(text), origin),
             TenantField::SecretFile(slot) => fill(slot(self), tenant::secret_path(text), origin),
             TenantField::Own(path) => {
                 let slot = self.own.entry(path).or_insert(Slot::Absent);
@@ -97,6 +105,7 @@ impl TenantDraft {
         match field {
             TenantField::Cloud(slot) => *slot(self) = Slot::Faulty,
             TenantField::BaseUrl(slot) => *slot(self) = Slot::Faulty,
+            TenantField::Credential(slot) => *slot(self) = Slot::Faulty,
             TenantField::Directory(slot) | TenantField::Application(slot) | TenantField::SecretFile(slot) => {
                 *slot(self) = Slot::Faulty;
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::credential;
 use super::draft::{Slot, TenantDraft};
 use super::setting::{Setting, one_of};
 use super::sources::PREFIX;
@@ -40,6 +41,7 @@ pub(super) enum TenantField {
     BaseUrl(fn(&mut TenantDraft) -> &mut Slot<Url>),
     Directory(fn(&mut TenantDraft) -> &mut Slot<String>),
     Application(fn(&mut TenantDraft) -> &mut Slot<String>),
+    Credential(fn(&mut TenantDraft) -> &mut Slot<credential::Kind>),
     SecretFile(fn(&mut TenantDraft) -> &mut Slot<String>),
     /// The tenant's own value of the setting with this path.
     Own(&'static str),
@@ -260,13 +262,31 @@ pub(super) const KEYS: &[Key] = &[
         "tenants.NAME.client_id",
         None,
         TenantField::Application(|t| &mut t.client_id),
-        "Application (client) ID of the app registration",
+        "Application (client) ID of the app registration; with a managed identity, that of a user-assigned one",
+    ),
+    tenant_key(
+        "tenants.NAME.credential",
+        Some("client-secret"),
+        TenantField::Credential(|t| &mut t.credential),
+        "How the daemon signs in to Entra ID",
     ),
     tenant_key(
         "tenants.NAME.client_secret_file",
         None,
         TenantField::SecretFile(|t| &mut t.client_secret_file),
         "The file that holds the client secret; relative to this file, or $CREDENTIALS_DIRECTORY/NAME",
+    ),
+    tenant_key(
+        "tenants.NAME.certificate_file",
+        None,
+        TenantField::SecretFile(|t| &mut t.certificate_file),
+        "The PEM file that holds the certificate and its RSA key; only with credential = \"certificate\"",
+    ),
+    tenant_key(
+        "tenants.NAME.federated_token_file",
+        None,
+        TenantField::SecretFile(|t| &mut t.federated_token_file),
+        "The file that holds the workload's token; only with credential = \"workload-identity\"",
     ),
     tenant_key(
         "tenants.NAME.action",
@@ -321,6 +341,7 @@ impl Key {
             Kind::Tenant(TenantField::BaseUrl(_)) => "an https URL; http on this host only".to_owned(),
             Kind::Tenant(TenantField::Directory(_)) => "a GUID or a domain".to_owned(),
             Kind::Tenant(TenantField::Application(_)) => "a GUID".to_owned(),
+            Kind::Tenant(TenantField::Credential(_)) => one_of(credential::words()),
             Kind::Tenant(TenantField::SecretFile(_)) => "a path".to_owned(),
             Kind::Tenant(TenantField::Own(path)) => setting(path).map(Setting::takes).unwrap_or_default(),
         }

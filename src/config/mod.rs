@@ -7,11 +7,14 @@
 //! | `file`, `environment` | one layer each, laid over the layers before |
 //! | `load` | the layers in order, then what holds between keys |
 //! | `rules` | what holds between keys |
-//! | `tenant`, `secret_file` | a tenant as a whole, and the file of its secret |
+//! | `tenant`, `credential` | a tenant as a whole, and what it signs in with |
+//! | `secret_file`, `certificate` | the file of a secret, and what the file of a certificate must hold |
 //! | `diagnose` | a mistake: where, what, which rule, what to do |
 //!
 //! Nothing here asks the process for its environment except [`Sources::from_process`].
 
+mod certificate;
+mod credential;
 mod database;
 mod diagnose;
 mod draft;
@@ -29,11 +32,12 @@ mod tenant;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
 
+pub use self::certificate::{ClientCertificate, NotACertificate};
+pub use self::credential::Credential;
 pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::reference;
@@ -167,10 +171,8 @@ pub struct Tenant {
     pub authority_url: Url,
     /// Directory (tenant) ID or a verified domain.
     pub tenant_id: String,
-    /// Application (client) ID.
-    pub client_id: String,
-    /// The file that holds the client secret.
-    pub client_secret_file: PathBuf,
+    /// How the daemon signs in.
+    pub credential: Credential,
     /// What is called there: the tenant's own, or `[graph]`'s.
     pub action: Action,
     /// Its bounds: its own, or those of `[limits]`.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub(super) const PREFIX: &str = "REPROVISIOND_";
 /// Where systemd puts the files of `LoadCredential=`; a directory.
 pub(super) const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+/// What Azure's workload identity webhook sets in a pod.
+pub(super) const WEBHOOK: [&str; 3] = ["AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE"];
 /// Names the configuration file when no flag does.
 const CONFIG_VARIABLE: &str = "REPROVISIOND_CONFIG";
 /// Variables with the prefix that are no configuration keys.
@@ -20,7 +22,8 @@ const USUAL_PLACES: [&str; 2] = ["reprovisiond.toml", "/etc/reprovisiond/reprovi
 pub struct Sources {
     /// The configuration file; `None` if there is none.
     pub file: Option<PathBuf>,
-    /// The environment. Names other than `REPROVISIOND_*` and `CREDENTIALS_DIRECTORY` are not looked at.
+    /// The environment. Names other than `REPROVISIOND_*`, `CREDENTIALS_DIRECTORY` and the three that Azure's workload identity
+    /// webhook sets are not looked at.
     pub env: BTreeMap<String, OsString>,
     /// The value of `--database`, which wins over everything.
     pub database_flag: Option<String>,
@@ -32,7 +35,9 @@ impl Sources {
     pub fn from_process(config: Option<PathBuf>, database: Option<String>) -> Self {
         let env: BTreeMap<String, OsString> = std::env::vars_os()
             .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
-            .filter(|(name, _)| name.starts_with(PREFIX) || name == CREDENTIALS_DIRECTORY)
+            .filter(|(name, _)| {
+                name.starts_with(PREFIX) || name == CREDENTIALS_DIRECTORY || WEBHOOK.contains(&name.as_str())
+            })
             .collect();
         let file = choose_file(config, &env, Path::exists);
         Self { file, env, database_flag: database }

@@ -1,4 +1,4 @@
-//! `[tenants.NAME]`: its clouds and URLs, its identifiers, the file of its secret, and the tenant as a whole.
+//! `[tenants.NAME]`: its clouds and URLs, its identifiers, and the tenant as a whole.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,7 +11,8 @@ use super::draft::{Draft, Slot, TenantDraft};
 use super::keys::setting;
 use super::load::Effective;
 use super::setting::not_among;
-use super::{Config, Tenant, secret_file};
+use super::{Config, Tenant, credential};
+use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::printable::printable;
 
@@ -26,6 +27,21 @@ pub(super) const CLOUDS: [Cloud; 5] = [
     ("china", Some(("https://microsoftgraph.chinacloudapi.cn", "https://login.chinacloudapi.cn"))),
     ("custom", None),
 ];
+
+/// What Microsoft's reference page of an action says where it is not available in a cloud; by the words of `tenants.NAME.cloud`
+/// and `graph.action`.
+///
+/// Sources, each page's table of national cloud deployments: "managedDevice: bulkReprovisionCloudPc" (beta),
+/// "cloudPcBulkReprovision" (beta), "cloudPC: reprovision" (v1.0).
+pub(super) fn unavailable(cloud: &str, action: &str) -> Option<&'static str> {
+    match (action, cloud) {
+        ("bulk-reprovision-cloud-pc", "china")
+        | ("cloud-pc-bulk-action" | "cloud-pc-reprovision", "us-gov-l5" | "china") => {
+            Some("Microsoft's reference page marks the action as not available in this cloud")
+        }
+        _ => None,
+    }
+}
 
 /// What a first tenant looks like.
 const MINIMAL: &str = "add one to the configuration file:
@@ -122,7 +138,7 @@ fn guid(text: &str) -> Option<Result<String, Complaint>> {
 
 pub(super) fn secret_path(text: &str) -> Result<String, Complaint> {
     if text.is_empty() || text.contains('\0') {
-        return Err(Complaint::new("not a path", "write the path of the file that holds the secret"));
+        return Err(Complaint::new("not a path", "write the path of the file"));
     }
     Ok(text.to_owned())
 }
@@ -149,10 +165,11 @@ fn complete(
     env: &BTreeMap<String, OsString>,
     names: &[String],
     name: TenantName,
-    tenant: TenantDraft,
+    mut tenant: TenantDraft,
     effective: &mut Vec<Effective>,
 ) {
     let declared = tenant.declared.clone();
+    credential::take_from_webhook(draft, env, &mut tenant);
     // A variable declares a tenant that the file does not have; a misspelt name looks just like that.
     let meant = match &declared {
         Origin::Variable(_) => {
@@ -167,23 +184,18 @@ fn complete(
         draft.mistake(declared.clone(), About::Key("tenants"), what, remedy);
     };
     let urls = urls(draft, &name, &tenant, &missing);
-    let mut required = |slot: Slot<String>, key: &str, example: &str| match slot {
+    let tenant_id = match std::mem::replace(&mut tenant.tenant_id, Slot::Absent) {
         Slot::Given(value, origin) => Some((value, origin)),
         Slot::Faulty => None,
         Slot::Absent => {
-            missing(draft, key, example);
+            missing(draft, "tenant_id", "DIRECTORY-ID-OR-DOMAIN");
             None
         }
     };
-    let tenant_id = required(tenant.tenant_id, "tenant_id", "DIRECTORY-ID-OR-DOMAIN");
-    let client_id = required(tenant.client_id, "client_id", "APPLICATION-ID");
-    let written = required(tenant.client_secret_file, "client_secret_file", "PATH");
-    let secret = written.and_then(|(written, origin)| {
-        let path = secret_file::find(draft, env, &name, &written, &origin)?;
-        Some((path, origin))
-    });
-    let (Some((word, graph_url, authority_url)), Some(tenant_id), Some(client_id), Some(secret)) =
-        (urls, tenant_id, client_id, secret)
+    let own_values = std::mem::take(&mut tenant.own);
+    let credential = credential::settle(draft, env, &name, tenant, &missing);
+    let (Some((word, graph_url, authority_url)), Some(tenant_id), Some((credential, shown))) =
+        (urls, tenant_id, credential)
     else {
         return;
     };
@@ -195,10 +207,11 @@ fn complete(
     show("graph_url", graph_url.0.as_str(), &graph_url.1);
     show("authority_url", authority_url.0.as_str(), &authority_url.1);
     show("tenant_id", &tenant_id.0, &tenant_id.1);
-    show("client_id", &client_id.0, &client_id.1);
-    show("client_secret_file", &secret.0.to_string_lossy(), &secret.1);
+    for (key, value, origin) in &shown {
+        show(key, value, origin);
+    }
     let mut own = draft.config.clone();
-    for (path, slot) in tenant.own {
+    for (path, slot) in own_values {
         let Slot::Given(text, origin) = slot else { continue };
         // It was tried when it was laid, and a mistake was reported then.
         let key = path.rsplit('.').next().unwrap_or(path);
@@ -210,12 +223,26 @@ fn complete(
         graph_url: graph_url.0,
         authority_url: authority_url.0,
         tenant_id: tenant_id.0,
-        client_id: client_id.0,
-        client_secret_file: secret.0,
+        credential,
         action: own.graph.action,
         limits: own.limits,
     };
+    warn_of_unavailable_action(draft, &name, &word, tenant.action);
     draft.config.tenants.insert(name, tenant);
+}
+
+fn warn_of_unavailable_action(
+    draft: &mut Draft,
+    name: &TenantName,
+    (cloud, origin): &Sited<&'static str>,
+    action: Action,
+) {
+    let action = action.as_str();
+    if let Some(why) = unavailable(cloud, action) {
+        let what = format!("tenants.{name}.cloud = \"{cloud}\" and the action is {action}: {why}");
+        let remedy = "requests stay queued if Graph refuses it there; see whether another is available there (graph.action or tenants.NAME.action)";
+        draft.warn(origin.clone(), what, remedy);
+    }
 }
 
 type Sited<T> = (T, Origin);

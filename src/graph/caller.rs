@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, RETRY_AFTER};
 use url::Url;
 
-use super::credential::{Credential, Token};
+use super::credential::{Token, TokenKeeper};
 use super::{Fence, TokenError, http, wire};
 use crate::domain::answer::{Body, Evidence, Exchange, GraphError, HttpAnswer};
 use crate::domain::id::CallId;
@@ -23,7 +23,7 @@ const MAX_SENTENCE_CHARS: usize = 1000;
 pub(super) struct Caller {
     http: reqwest::Client,
     base: String,
-    pub(super) credential: Credential,
+    pub(super) credential: TokenKeeper,
 }
 
 /// An answer as it came, without the token, should a proxy have echoed it.
@@ -50,7 +50,7 @@ pub(super) struct Unread {
 
 impl Caller {
     /// `base` has no trailing slash.
-    pub(super) fn new(http: reqwest::Client, base: String, credential: Credential) -> Self {
+    pub(super) fn new(http: reqwest::Client, base: String, credential: TokenKeeper) -> Self {
         Self { http, base, credential }
     }
 

@@ -8,8 +8,11 @@ use sha2::{Digest, Sha256};
 
 use super::caller::{Answer, Caller, Unread, evidence_of};
 use super::cloud_pcs::CloudPcs;
-use super::credential::Credential;
-use super::{Composed, Fence, Graph, Outgoing, Reply, Unprepared, batch, bulk_action, http, read_back, wire};
+use super::credential::TokenKeeper;
+use super::http::Proxy;
+use super::{
+    Composed, Fence, Graph, Outgoing, Reply, TokenError, Unprepared, batch, bulk_action, http, read_back, wire,
+};
 use crate::clock::BootInstant;
 use crate::config;
 use crate::domain::action::Action;
@@ -28,8 +31,8 @@ pub struct GraphClient {
 /// A client that could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// A URL of the tenant's configuration does not take a path.
-    #[error("graph_url or authority_url: {0}")]
+    /// Graph's URL does not take a path.
+    #[error("graph_url: {0}")]
     Url(#[from] url::ParseError),
     /// TLS could not be set up, for instance because the system has no root certificates.
     #[error("the HTTPS client could not be set up: {0}")]
@@ -40,11 +43,23 @@ impl GraphClient {
     /// A client for `tenant`, which calls the tenant's own action.
     pub fn new(tenant: &config::Tenant, settings: &config::Graph) -> Result<Self, ClientError> {
         let call_timeout = settings.call_timeout;
-        let http = http::client(call_timeout).map_err(|error| ClientError::Http(http::explain(&error)))?;
+        let no_client = |error| ClientError::Http(http::explain(&error));
+        let http = http::client(call_timeout, Proxy::OfTheSystem).map_err(no_client)?;
+        // The endpoint that hands out a managed identity's tokens is on the host itself: no proxy is to see them.
+        let proxy = match tenant.credential {
+            config::Credential::ManagedIdentity { .. } => Proxy::None,
+            _ => Proxy::OfTheSystem,
+        };
+        let for_tokens = http::client(call_timeout, proxy).map_err(no_client)?;
         let base = tenant.graph_url.as_str().trim_end_matches('/').to_owned();
-        let caller = Caller::new(http.clone(), base, Credential::new(http, tenant)?);
+        let caller = Caller::new(http, base, TokenKeeper::new(for_tokens, tenant));
         caller.url(wire::ACTION_PATH)?;
         Ok(Self { caller, action: tenant.action, cloud_pcs: CloudPcs::new(settings.cloud_pcs_max_age), call_timeout })
+    }
+
+    /// The application permissions in the token's `roles` claim; `None` if the token cannot be read.
+    pub async fn token_roles(&self) -> Result<Option<Vec<String>>, TokenError> {
+        self.caller.credential.roles().await
     }
 
     fn body(&self, call: CallId, devices: &[ManagedDeviceId], targets: &[(ManagedDeviceId, CloudPcId)]) -> Vec<u8> {

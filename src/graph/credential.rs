@@ -1,16 +1,23 @@
-//! An app-only token by client secret, kept until shortly before it expires.
+//! An app-only token, kept until shortly before it expires.
+//!
+//! Microsoft's `azure_identity` asks for it ([`source`]); it is kept here, and not in the SDK's cache, which gives up a token that
+//! is still good when its renewal fails, and cannot be told that Graph has refused one.
 
-use std::path::{Path, PathBuf};
+mod assertion;
+mod source;
+#[cfg(test)]
+mod tests;
+mod transport;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use url::Url;
+use tracing::warn;
 
-use super::http;
+use self::source::Source;
 use crate::clock::BootInstant;
 use crate::config::Tenant;
-use crate::domain::printable::printable;
 
 /// No token, and so no call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,13 +40,9 @@ pub(super) struct Token {
     pub(super) renewed: bool,
 }
 
-/// Where a tenant's tokens come from.
-pub(super) struct Credential {
-    http: reqwest::Client,
-    endpoint: Url,
-    client_id: String,
-    secret_file: PathBuf,
-    scope: String,
+/// A tenant's token, and where the next one comes from.
+pub(super) struct TokenKeeper {
+    source: Source,
     state: Mutex<State>,
     /// One request for a token at a time.
     fetching: tokio::sync::Mutex<()>,
@@ -55,32 +58,12 @@ struct State {
 /// call it is used for.
 const RENEW_BEFORE: Duration = Duration::from_mins(5);
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    access_token: String,
-    expires_in: u64,
-}
+/// Time between a renewal that failed and the next one, while the token is still good.
+const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-#[derive(Deserialize)]
-struct TokenRefusal {
-    error: String,
-    #[serde(default)]
-    error_description: String,
-}
-
-impl Credential {
-    pub(super) fn new(http: reqwest::Client, tenant: &Tenant) -> Result<Self, url::ParseError> {
-        let base = tenant.authority_url.as_str().trim_end_matches('/');
-        let graph = tenant.graph_url.as_str().trim_end_matches('/');
-        Ok(Self {
-            http,
-            endpoint: Url::parse(&format!("{base}/{}/oauth2/v2.0/token", tenant.tenant_id))?,
-            client_id: tenant.client_id.clone(),
-            secret_file: tenant.client_secret_file.clone(),
-            scope: format!("{graph}/.default"),
-            state: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
-        })
+impl TokenKeeper {
+    pub(super) fn new(http: reqwest::Client, tenant: &Tenant) -> Self {
+        Self { source: Source::new(http, tenant), state: Mutex::default(), fetching: tokio::sync::Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +81,7 @@ impl Credential {
         if let Some(token) = self.at_hand() {
             return Ok(token);
         }
-        match self.fetch().await {
+        match self.source.fetch().await {
             Ok((text, lifetime)) => {
                 let mut state = self.state();
                 let now = BootInstant::now();
@@ -111,11 +94,25 @@ impl Credential {
                 state.token = Some(token.clone());
                 Ok(token)
             }
-            Err(error) => {
-                let still_good = self.state().token.clone().filter(|token| !token.expires_at.remaining().is_zero());
-                still_good.ok_or(error)
-            }
+            Err(error) => self.still_good(error),
         }
+    }
+
+    /// The token that could not be renewed, if it has not expired: it is at hand again until the next attempt.
+    fn still_good(&self, error: TokenError) -> Result<Token, TokenError> {
+        let mut state = self.state();
+        let Some(token) = state.token.as_mut().filter(|token| !token.expires_at.remaining().is_zero()) else {
+            return Err(error);
+        };
+        token.renew_at = BootInstant::now().plus(RENEW_AGAIN_AFTER).min(token.expires_at);
+        let good_for_s = token.expires_at.remaining().as_secs();
+        warn!(error = error.to_string(), good_for_s, "a token could not be renewed, and is still good");
+        Ok(token.clone())
+    }
+
+    /// The permissions that a token carries, for a command that looks whether they suffice; `None` if it cannot be read.
+    pub(super) async fn roles(&self) -> Result<Option<Vec<String>>, TokenError> {
+        Ok(roles(&self.token().await?.text))
     }
 
     /// Graph answered 401 to this token: it is not used again.
@@ -133,50 +130,18 @@ impl Credential {
             held.renewed = false;
         }
     }
-
-    async fn fetch(&self) -> Result<(String, Duration), TokenError> {
-        let secret = read_secret(&self.secret_file).await?;
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.client_id),
-            ("client_secret", &secret),
-            ("scope", &self.scope),
-        ];
-        let host = self.endpoint.host_str().unwrap_or_default();
-        let unreachable = |why: String| TokenError::Unavailable(format!("{host} cannot be reached: {why}"));
-        let response = self
-            .http
-            .post(self.endpoint.clone())
-            .form(&form)
-            .send()
-            .await
-            .map_err(|e| unreachable(http::explain(&e)))?;
-        let status = response.status();
-        let body = http::read_body(response).await;
-        if status.is_success() {
-            let answer: TokenAnswer = serde_json::from_slice(&body.bytes)
-                .map_err(|_| TokenError::Unavailable(format!("{host} answered HTTP {status} without a token")))?;
-            return Ok((answer.access_token, Duration::from_secs(answer.expires_in)));
-        }
-        match serde_json::from_slice::<TokenRefusal>(&body.bytes) {
-            Ok(refusal) if status.is_client_error() && status.as_u16() != 429 => Err(TokenError::Refused(format!(
-                "{host} refuses client_id {} ({}: {}): check tenant_id, client_id and the secret in {}",
-                self.client_id,
-                printable(&refusal.error, 60),
-                printable(refusal.error_description.lines().next().unwrap_or_default(), 300)
-                    .to_string()
-                    .replace(&secret, "…"),
-                self.secret_file.display()
-            ))),
-            _ => Err(TokenError::Unavailable(format!("{host} answered HTTP {status}"))),
-        }
-    }
 }
 
-/// The file's text without the line end that editors leave. Read at each renewal, so a changed secret is taken up.
-async fn read_secret(path: &Path) -> Result<String, TokenError> {
-    let refused = |why: String| TokenError::Refused(format!("client_secret_file {}: {why}", path.display()));
-    let secret = tokio::fs::read_to_string(path).await.map_err(|error| refused(error.to_string()))?;
-    let secret = secret.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() { Err(refused("the file is empty".to_owned())) } else { Ok(secret.to_owned()) }
+/// The `roles` claim of an access token: the app's permissions. `None` if the token cannot be read, which Microsoft reserves the
+/// right to: the claim is documented, and the signature is Graph's business.
+fn roles(token: &str) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Claims {
+        #[serde(default)]
+        roles: Vec<String>,
+    }
+    let claims = token.split('.').nth(1)?;
+    let padded = format!("{claims}{}", "=".repeat(claims.len().wrapping_neg() % 4));
+    let claims = azure_core::base64::decode_url_safe(padded).ok()?;
+    serde_json::from_slice::<Claims>(&claims).ok().map(|claims| claims.roles)
 }

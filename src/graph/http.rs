@@ -11,11 +11,22 @@ pub(super) const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 /// Time to open a connection. Until then nothing is sent, so running out of it is safe to repeat.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Whether a request goes through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proxy {
+    /// Through the one that the system's variables name, if they do.
+    OfTheSystem,
+    /// Straight.
+    None,
+}
+
 /// An HTTP client for Graph and Entra ID.
-pub(super) fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+pub(super) fn client(timeout: Duration, proxy: Proxy) -> Result<reqwest::Client, reqwest::Error> {
     // Whichever tenant is first installs it; a second installation is refused and the first one stays.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder();
+    let builder = if proxy == Proxy::None { builder.no_proxy() } else { builder };
+    builder
         .user_agent(concat!("reprovisiond/", env!("CARGO_PKG_VERSION")))
         .timeout(timeout)
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))

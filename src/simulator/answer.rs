@@ -57,7 +57,7 @@ impl Answer {
         let timestamp = call.at.format("%Y-%m-%d %H:%M:%SZ").to_string();
         let correlation = call.client_request_id.clone().unwrap_or_else(|| call.request_id.to_string());
         let description = format!(
-            "AADSTS{aadsts}: {message} Trace ID: {} Correlation ID: {correlation} Timestamp: {timestamp}",
+            "AADSTS{aadsts}: {message}\r\nTrace ID: {}\r\nCorrelation ID: {correlation}\r\nTimestamp: {timestamp}",
             call.request_id
         );
         let body = json!({

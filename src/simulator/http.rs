@@ -20,7 +20,7 @@ use super::route::{Named, Received, Route, Target};
 use super::traffic::GraphRequest;
 use super::verdict::Verdict;
 use super::wire::Switch;
-use super::{Shared, console, discovery, token, unpoisoned};
+use super::{Shared, console, discovery, identity, token, unpoisoned};
 
 /// Graph's own limit for a request's body.
 const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -66,6 +66,11 @@ async fn dispatch(State(sim): State<Arc<Shared>>, Extension(switch): Extension<S
         }
         [_, "v2.0", ".well-known", "openid-configuration"] if parts.method == Method::GET => {
             respond(&sim, &call, &discovery::answer(&sim, &call, &received.target.path[0]))
+        }
+        ["msi", "token"] => {
+            let (query, header) = (parts.uri.query().unwrap_or_default(), text_of(&parts.headers, "x-identity-header"));
+            let issue = |_: &Verdict| identity::issue(&sim, &call, &parts.method, query, header);
+            exchange.run(Endpoint::Token, &[], "", None, issue).await
         }
         _ => {
             let written = parts.uri.path_and_query().map_or("", |path| path.as_str());

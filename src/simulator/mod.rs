@@ -36,17 +36,20 @@ use uuid::Uuid;
 
 pub mod action;
 mod answer;
+mod assertion;
 mod batch;
 mod bulk;
 mod clock;
 mod cloud_pcs;
 mod console;
+mod credentials;
 mod discovery;
 pub mod fault_spec;
 pub mod faults;
 pub mod fleet;
 mod http;
 pub mod humane;
+mod identity;
 pub mod interface;
 pub mod ledger;
 mod odata;
@@ -154,8 +157,8 @@ pub enum StartError {
     /// The address is taken, or the like.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
-    /// No place for the secret.
-    #[error("cannot write the client secret: {}: {error}", path.display())]
+    /// No place for the credentials.
+    #[error("cannot write the app's credentials: {}: {error}", path.display())]
     Secret {
         /// The file or directory.
         path: PathBuf,
@@ -173,7 +176,7 @@ struct Shared {
     base_url: String,
     tenant_id: Uuid,
     client_id: Uuid,
-    client_secret: String,
+    credentials: Mutex<credentials::Credentials>,
     seed: u64,
     answer_shape: AnswerShape,
     latency: Duration,
@@ -232,11 +235,13 @@ impl Simulator {
         let server = axum_server::from_tcp(listener).map_err(on_port)?;
         let tls = options.tls.then(|| tls::throwaway(address.ip())).transpose().map_err(StartError::Tls)?;
 
-        let client_secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        let scratch = scratch::Scratch::write(&client_secret, tls.as_ref().map(|tls| tls.ca_pem.as_str()))
-            .map_err(|(path, error)| StartError::Secret { path, error })?;
         let scheme = if options.tls { "https" } else { "http" };
-        let shared = Arc::new(Shared::new(options, format!("{scheme}://{address}"), client_secret));
+        let shared =
+            Shared::new(options, format!("{scheme}://{address}")).map_err(|error| StartError::Tls(error.into()))?;
+        let shared = Arc::new(shared);
+        let scratch =
+            scratch::Scratch::write(&unpoisoned(&shared.credentials), tls.as_ref().map(|tls| tls.ca_pem.as_str()))
+                .map_err(|(path, error)| StartError::Secret { path, error })?;
 
         let handle = Handle::new();
         let server = server.handle(handle.clone());
@@ -274,6 +279,34 @@ impl Simulator {
     /// The file with the app's secret, readable by its owner only.
     pub fn client_secret_file(&self) -> &Path {
         &self.scratch.secret
+    }
+
+    /// The PEM file with the app's certificate and its private key.
+    pub fn certificate_file(&self) -> &Path {
+        &self.scratch.certificate
+    }
+
+    /// The file with another identity provider's token, which the app trusts.
+    pub fn federated_token_file(&self) -> &Path {
+        &self.scratch.federated_token
+    }
+
+    /// What App Service gives its processes, by which they get the tokens of their managed identity: the values of
+    /// `IDENTITY_ENDPOINT` and `IDENTITY_HEADER`. The identity is the app, system-assigned and user-assigned alike.
+    pub fn identity_endpoint(&self) -> (String, String) {
+        let header = unpoisoned(&self.shared.credentials).identity_header.clone();
+        (format!("{}/msi/token", self.shared.base_url), header)
+    }
+
+    /// Gives the app a new secret, certificate and federated token in the same files, and refuses the old ones.
+    pub fn rotate_credentials(&self) -> Result<(), StartError> {
+        let mut fresh = credentials::Credentials::fresh(self.shared.client_id, self.now())
+            .map_err(|error| StartError::Tls(error.into()))?;
+        let mut credentials = unpoisoned(&self.shared.credentials);
+        // A running process is not given another.
+        fresh.identity_header = std::mem::take(&mut credentials.identity_header);
+        *credentials = fresh;
+        self.scratch.put(&credentials).map_err(|(path, error)| StartError::Secret { path, error })
     }
 
     /// With TLS, the file with the certificate that a client must trust.
@@ -349,13 +382,14 @@ impl Drop for Simulator {
 }
 
 impl Shared {
-    fn new(options: Options, base_url: String, client_secret: String) -> Self {
+    fn new(options: Options, base_url: String) -> Result<Self, rcgen::Error> {
         let Options { seed, devices, shares, fleet, others, .. } = options;
-        Self {
+        let (clock, client_id) = (clock::Clock::ahead_by(options.clock_ahead), seeded::guid(seed, "client", 0));
+        Ok(Self {
             base_url,
             tenant_id: seeded::guid(seed, "tenant", 0),
-            client_id: seeded::guid(seed, "client", 0),
-            client_secret,
+            client_id,
+            credentials: Mutex::new(credentials::Credentials::fresh(client_id, clock.now())?),
             seed,
             answer_shape: options.answer_shape,
             latency: options.latency,
@@ -363,7 +397,7 @@ impl Shared {
             page_size: options.page_size.max(1),
             new_ids: options.new_ids,
             without: options.without,
-            clock: clock::Clock::ahead_by(options.clock_ahead),
+            clock,
             fleet: fleet::Fleet::gather(fleet, devices, shares, others, seed),
             state: Mutex::new(State {
                 ledger: ledger::Ledger::default(),
@@ -374,6 +408,6 @@ impl Shared {
                 batches: 0,
                 traffic: traffic::Traffic::default(),
             }),
-        }
+        })
     }
 }

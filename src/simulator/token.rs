@@ -1,5 +1,4 @@
-//! Entra ID's token endpoint for app-only access with a client secret, and what Graph makes of a bearer token.
-//! Certificate and federated assertions have their place in `issue`, where the secret is checked.
+//! Entra ID's token endpoint for app-only access, with a client secret or an assertion, and what Graph makes of a bearer token.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::answer::{Answer, Call};
-use super::{Shared, unpoisoned};
+use super::{Shared, assertion, unpoisoned};
 
 /// The application permission that the action needs.
 pub const READ_WRITE: &str = "CloudPC.ReadWrite.All";
@@ -85,22 +84,47 @@ pub(super) fn issue(sim: &Shared, call: &Call, tenant: &str, content_type: &str,
         let message = format!("The resource principal named {resource} was not found in the tenant.");
         return refuse(400, "invalid_resource", 500_011, &message);
     }
-    match given("client_secret") {
-        None => {
+    match (given("client_secret"), given("client_assertion")) {
+        (None, None) => {
             let message =
                 "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.";
             return refuse(401, "invalid_client", 7_000_218, message);
         }
-        Some(secret) if secret != sim.client_secret => {
+        (_, Some(presented)) => {
+            if given("client_assertion_type") != Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer") {
+                return missing("client_assertion_type");
+            }
+            if let Err((aadsts, message)) = assertion::check(sim, call, client_id, tenant, presented) {
+                return refuse(401, "invalid_client", aadsts, &message);
+            }
+        }
+        (Some(secret), None) if secret != unpoisoned(&sim.credentials).secret => {
             let message = format!(
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret \
                  value, not the client secret ID, for a secret added to app '{client_id}'."
             );
             return refuse(401, "invalid_client", 7_000_215, &message);
         }
-        Some(_) => {}
+        (Some(_), None) => {}
     }
+    let Granted { token, lifetime, .. } = grant(sim, call);
+    let seconds = lifetime.as_secs();
+    Answer::json(
+        200,
+        json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token}),
+    )
+    .with("cache-control", "no-store, no-cache")
+}
 
+/// A token that has been issued.
+pub(super) struct Granted {
+    pub(super) token: String,
+    pub(super) lifetime: Duration,
+    pub(super) expires: DateTime<Utc>,
+}
+
+/// Issues a token to the app, whose credentials have been checked.
+pub(super) fn grant(sim: &Shared, call: &Call) -> Granted {
     let mut state = unpoisoned(&sim.state);
     let tokens = &mut state.tokens;
     // Kept for a day after they expire, to be told from forged ones.
@@ -113,12 +137,7 @@ pub(super) fn issue(sim: &Shared, call: &Call, tenant: &str, content_type: &str,
         "iat": call.at.timestamp(), "nbf": call.at.timestamp(), "exp": expires.timestamp(),
     }));
     tokens.issued.insert(token.clone(), Issued { roles, expires });
-    let seconds = lifetime.as_secs();
-    Answer::json(
-        200,
-        json!({"token_type": "Bearer", "expires_in": seconds, "ext_expires_in": seconds, "access_token": token}),
-    )
-    .with("cache-control", "no-store, no-cache")
+    Granted { token, lifetime, expires }
 }
 
 /// The refusal of a request whose bearer token does not carry one of these roles.
@@ -158,14 +177,34 @@ pub(super) fn is_media_type(content_type: &str, expected: &str) -> bool {
 
 /// Three base64url parts, as an access token has. The signature is noise: Graph tells clients not to look inside, and
 /// the simulator knows its tokens by heart.
-fn looks_like_a_jwt(claims: &serde_json::Value) -> String {
+pub(super) fn looks_like_a_jwt(claims: &serde_json::Value) -> String {
     let header = json!({"typ": "JWT", "alg": "RS256", "kid": "simulated"}).to_string();
     let noise: Vec<u8> = (0..16).flat_map(|_| *Uuid::new_v4().as_bytes()).collect();
     [header.as_bytes(), claims.to_string().as_bytes(), &noise].map(base64url).join(".")
 }
 
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// `None` for what is not base64url without padding.
+pub(super) fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for chunk in text.as_bytes().chunks(4) {
+        let mut bits = 0_u32;
+        for at in 0..4 {
+            let value = match chunk.get(at) {
+                Some(letter) => ALPHABET.iter().position(|known| known == letter)?,
+                None => 0,
+            };
+            bits = bits << 6 | u32::try_from(value).ok()?;
+        }
+        // Two letters make a byte, three make two; one alone makes none.
+        let made = chunk.len().checked_sub(1).filter(|made| *made > 0)?;
+        bytes.extend_from_slice(bits.to_be_bytes().get(1..=made)?);
+    }
+    Some(bytes)
+}
+
+pub(super) fn base64url(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
         let bits = (0..3).fold(0_u32, |bits, at| bits << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
@@ -186,6 +225,10 @@ mod tests {
             [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("\u{7ff}?", "378_")]
         {
             assert_eq!(base64url(bytes.as_bytes()), text);
+            assert_eq!(from_base64url(text).as_deref(), Some(bytes.as_bytes()));
+        }
+        for text in ["Z", "Zg==", "Zm9vY", "Z+"] {
+            assert_eq!(from_base64url(text), None, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::Utc;
-use reprovisiond::config::Tenant;
+use reprovisiond::config::{Credential, Tenant};
 use reprovisiond::domain::action::Action;
 use reprovisiond::domain::answer::{Exchange, asks_to_wait, meaning};
 use reprovisiond::domain::id::{CallId, CloudPcId, ManagedDeviceId, RequestId};
@@ -184,8 +184,10 @@ fn tenant(simulator: &Simulator, graph_url: &str) -> Tenant {
         graph_url: Url::parse(graph_url).unwrap(),
         authority_url: Url::parse(simulator.authority_url()).unwrap(),
         tenant_id: simulator.tenant_id().to_string(),
-        client_id: simulator.client_id().to_string(),
-        client_secret_file: simulator.client_secret_file().to_owned(),
+        credential: Credential::ClientSecret {
+            client_id: simulator.client_id().to_string(),
+            file: simulator.client_secret_file().to_owned(),
+        },
         action: Action::BulkReprovisionCloudPc,
         limits: reprovisiond::config::Config::default().limits,
     }

@@ -10,6 +10,7 @@ use insta::assert_snapshot;
 use super::keys::{KEYS, Kind};
 use super::*;
 
+mod credentials;
 mod secrets;
 mod shipped;
 mod tenants;

@@ -62,7 +62,8 @@ fn systemd_credentials_are_found_by_their_directory() {
         scene.sources.env.insert("CREDENTIALS_DIRECTORY".into(), elsewhere.path().into());
         let loaded = load(&scene.sources).expect(written);
         let tenant = &loaded.config.tenants[&"a".parse().expect("a name")];
-        assert_eq!(tenant.client_secret_file, elsewhere.path().join("a.secret"));
+        let Credential::ClientSecret { file, .. } = &tenant.credential else { panic!("{tenant:?}") };
+        assert_eq!(*file, elsewhere.path().join("a.secret"));
     }
     assert_snapshot!(check(&format!("[tenants.a]\n{IDS}client_secret_file = \"$CREDENTIALS_DIRECTORY/a\"\n"), &[]), @"
     1 mistake in the configuration:
@@ -142,7 +143,7 @@ fn hostile_text_in_the_file_cannot_forge_a_line_or_move_a_cursor() {
     DIR/reprovisiond.toml:8:10: tenants.a\nok: not a tenant name: use 1 to 64 of a-z, 0-9, '-' and '_', beginning with a letter or digit
       choose another name; it is also the one in the tenant column of the queue
     DIR/reprovisiond.toml:9:1: unknown key `tenants.a\nok.\r`
-      the keys of [tenants.a\nok] are cloud, graph_url, authority_url, tenant_id, client_id, client_secret_file, action, calls_per_period, period, open_doubts
+      the keys of [tenants.a\nok] are cloud, graph_url, authority_url, tenant_id, client_id, credential, client_secret_file, certificate_file, federated_token_file, action, calls_per_period, period, open_doubts
     REPROVISIOND_\n\u{1b}[2J: unknown variable
       unset it; the names are REPROVISIOND_SECTION_KEY and REPROVISIOND_TENANTS_NAME_KEY
     REPROVISIOND_BATCH_LINGER: batch.linger = 1\u{1b}[2J\n: not a duration

@@ -8,9 +8,10 @@ const EXAMPLE: &str = include_str!("../../../config/example.toml");
 fn tenants_of(text: &str, env: &[(&str, &str)]) -> Loaded {
     let scene = Scene::new(Some(text.as_bytes()), env);
     let directory = scene.directory.path();
-    for name in ["contoso.secret", "fabrikam.secret", "fabrikam-gov.secret"] {
+    for name in ["contoso.secret", "fabrikam.secret"] {
         write_private(&directory.join(name), b"hunter2");
     }
+    write_private(&directory.join("fabrikam-gov.pem"), credentials::certificate_and_key().as_bytes());
     let mut sources = scene.sources.clone();
     sources.env.insert("CREDENTIALS_DIRECTORY".into(), directory.into());
     load(&sources).map_err(|mistakes| mistakes.to_string()).expect("a good configuration")
@@ -45,17 +46,25 @@ fn the_tenant_in_the_default_files_comments_is_a_good_one() {
     let bare = |line: &'static str| {
         line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '[')).unwrap_or(line)
     };
-    // Only custom takes them.
-    let belongs = |line: &&str| !line.starts_with("graph_url") && !line.starts_with("authority_url");
+    // Only custom takes the URLs, and only other credentials the other files.
+    let others = ["graph_url", "authority_url", "certificate_file", "federated_token_file"];
+    let belongs = |line: &&str| !others.iter().any(|key| line.starts_with(key));
     let text = DEFAULT.lines().map(bare).filter(belongs).collect::<Vec<_>>().join("\n");
     assert_eq!(tenants_of(&text, &[]).config.tenants.len(), 1);
 }
 
 #[test]
-fn the_example_has_two_tenants_in_two_clouds() {
+fn the_example_has_two_tenants_in_two_clouds_with_two_kinds_of_credential() {
     let loaded = tenants_of(EXAMPLE, &[]);
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.database.url.kind(), DatabaseKind::Postgres);
     let graphs: Vec<&str> = loaded.config.tenants.values().map(|tenant| tenant.graph_url.as_str()).collect();
+    let kinds: Vec<bool> = loaded
+        .config
+        .tenants
+        .values()
+        .map(|tenant| matches!(tenant.credential, Credential::Certificate { .. }))
+        .collect();
+    assert_eq!(kinds, [false, true]);
     assert_eq!(graphs, ["https://graph.microsoft.com/", "https://graph.microsoft.us/"]);
 }

@@ -4,6 +4,7 @@ mod actions;
 mod answers;
 mod boundaries;
 mod crashes;
+mod credentials;
 mod file_trouble;
 mod kills;
 mod orders;
