@@ -169,11 +169,18 @@ pub fn evidence(read: &ReadBack) -> String {
         .chain(then)
         .take(KEPT_ACTIONS)
         .map(|action| {
-            serde_json::json!({
+            let mut kept = serde_json::json!({
                 "name": printable(&action.name, KEPT_CHARS).to_string(),
                 "state": printable(&action.state, KEPT_CHARS).to_string(),
                 "started_at": action.started_at,
-            })
+            });
+            if let Some(at) = action.updated_at {
+                kept["updated_at"] = serde_json::json!(at);
+            }
+            if let Some(detail) = &action.status_detail {
+                kept["status_detail"] = printable(detail, KEPT_CHARS).to_string().into();
+            }
+            kept
         })
         .collect();
     serde_json::json!({
@@ -191,7 +198,8 @@ pub fn not_read(reason: &str) -> String {
 }
 
 impl RemoteAction {
-    fn is_reprovision(&self) -> bool {
+    /// Whether it is what this daemon asks for.
+    pub(super) fn is_reprovision(&self) -> bool {
         self.name.eq_ignore_ascii_case("reprovision")
     }
 }
@@ -212,7 +220,7 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
-        ReadBack::Seen(seen) if apart(doubt, seen, margin) => {
+        ReadBack::Seen(seen) if apart(doubt.now, doubt.read_took, seen, margin) => {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
@@ -299,10 +307,11 @@ fn set_back(doubt: &Doubt, margin: TimeDelta) -> bool {
 }
 
 /// Whether Graph's `Date`, which is in whole seconds, proves that its clock is not within the margin of the database's.
-fn apart(doubt: &Doubt, seen: &Seen, margin: TimeDelta) -> bool {
-    let took = TimeDelta::from_std(doubt.read_took).unwrap_or(TimeDelta::MAX);
+/// `now` is the database's, `read_took` the time from it to the read-back.
+pub(super) fn apart(now: DateTime<Utc>, read_took: Duration, seen: &Seen, margin: TimeDelta) -> bool {
+    let took = TimeDelta::from_std(read_took).unwrap_or(TimeDelta::MAX);
     let margin = margin + TimeDelta::seconds(1);
-    seen.read_at.is_some_and(|at| at - doubt.now > margin + took || doubt.now - at > margin)
+    seen.read_at.is_some_and(|at| at - now > margin + took || now - at > margin)
 }
 
 fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
