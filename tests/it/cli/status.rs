@@ -20,7 +20,8 @@ fn help_begins_with_examples() {
 
     The first line says whether anything needs you. Per tenant: requests that are ready, that wait for
     a time, whose call is under way (sending), that are in doubt (unknown) or wait for a person (held),
-    and the final results by bucket.
+    and the final results by bucket. Where completion.track is on, also how many accepted reprovisions
+    are being followed, and how the others ended.
 
     JSON is one document and NDJSON the same on one line; CSV has a line a tenant.
 
@@ -132,7 +133,13 @@ on_both! {
               "not_supported": 0,
               "expired": 0,
               "cancelled": 0,
-              "suppressed": 0
+              "suppressed": 0,
+              "completion_followed": 0,
+              "completion_done": 0,
+              "completion_failed": 0,
+              "completion_canceled": 0,
+              "completion_not_supported": 0,
+              "completion_untracked": 0
             },
             {
               "tenant": "default",
@@ -160,16 +167,22 @@ on_both! {
               "not_supported": 0,
               "expired": 0,
               "cancelled": 0,
-              "suppressed": 0
+              "suppressed": 0,
+              "completion_followed": 0,
+              "completion_done": 0,
+              "completion_failed": 0,
+              "completion_canceled": 0,
+              "completion_not_supported": 0,
+              "completion_untracked": 0
             }
           ],
           "workers": []
         }
         "#);
         check!(program.run(&["status", "--output", "csv"]).await, @r#"
-        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,paused_by,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed
-        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
-        [time],default,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
+        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,paused_by,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed,completion_followed,completion_done,completion_failed,completion_canceled,completion_not_supported,completion_untracked
+        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0,0,0,0,0,0,0
+        [time],default,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0,0,0,0,0,0,0
         "#);
     }
 
