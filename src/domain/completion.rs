@@ -170,10 +170,10 @@ fn terminal(state: &str) -> Option<CompletionState> {
 
 /// The action of this call, with its start.
 ///
-/// Calls of ours for one device follow each other, so their actions are in the order of the calls. Where no other call is
-/// near, it is the first that began at or after this one was sent. An earlier call that ended within twice the margin before
-/// may have an action among those: then they are counted from that one on. One that may be a later call's is taken only if there are as many as
-/// there were calls: Graph may have stopped listing this one's.
+/// Calls of ours for one device follow each other, so their actions are in the order of the calls. Where no other call is near,
+/// it is the first that began at or after this one was sent. An earlier call that ended within twice the margin before may
+/// have an action among those: then they are counted from that one on. One that may be a later call's is taken only if there
+/// are as many as there were calls: Graph may have stopped listing this one's.
 fn own<'a>(watch: &Watch, actions: &'a [RemoteAction], margin: TimeDelta) -> Option<(&'a RemoteAction, DateTime<Utc>)> {
     let mut earlier: Vec<OtherCall> = watch.others.iter().copied().filter(|o| o.sent_at < watch.sent_at).collect();
     earlier.sort_by_key(|other| std::cmp::Reverse(other.sent_at));
@@ -216,7 +216,7 @@ fn go_on(
             evidence: evidence(read),
         });
     }
-    // Rarer with age: each look is later by a part of what has gone by. Not later than the last one is due, if that is near.
+    // Rarer with age: each look is later by a part of what has gone by.
     let after = (age / 4).clamp(policy.shortest_delay, policy.longest_delay.max(policy.shortest_delay));
     Judgement::LookAgain { after: after.max(at_least), seen }
 }

@@ -2,6 +2,7 @@
 
 mod answers;
 mod boundaries;
+mod completion;
 mod crashes;
 mod file_trouble;
 mod kills;
