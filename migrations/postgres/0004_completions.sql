@@ -35,7 +35,7 @@ CREATE TABLE completions (
     managed_device_id text NOT NULL,
     cloud_pc_id       uuid,
     state             text NOT NULL CHECK (state IN ('done', 'failed', 'canceled', 'not_supported', 'untracked')),
-    -- Both by Graph's clock.
+    -- Both by the clock of Graph.
     started_at        timestamptz,
     ended_at          timestamptz,
     took_seconds      bigint CHECK (took_seconds >= 0),

@@ -35,7 +35,7 @@ CREATE TABLE completions (
     managed_device_id TEXT NOT NULL,
     cloud_pc_id       TEXT,
     state             TEXT NOT NULL CHECK (state IN ('done', 'failed', 'canceled', 'not_supported', 'untracked')),
-    -- Both by Graph's clock.
+    -- Both by the clock of Graph.
     started_at        TEXT,
     ended_at          TEXT,
     took_seconds      INTEGER CHECK (took_seconds >= 0),
