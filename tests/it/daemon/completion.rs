@@ -125,6 +125,29 @@ on_both! {
         assert_eq!(simulator.ledger().len(), 120);
     }
 
+    async fn a_tenant_whose_graph_cannot_be_read_delays_no_others(scratch: Scratch) {
+        let hangs = Simulator::start(Options { faults: "read-back/hang@*".parse().unwrap(), ..takes(Duration::ZERO) }).unwrap();
+        let works = Simulator::start(Options { seed: 2, ..takes(Duration::ZERO) }).unwrap();
+        let mut daemon = Daemon::migrated(&scratch.url, &hangs, &follows(PLENTY)).await;
+        daemon.reconfigure(|toml| {
+            format!(
+                "{toml}\n[tenants.other]\ncloud = \"custom\"\ngraph_url = {:?}\nauthority_url = {:?}\ntenant_id = \"{}\"\nclient_id = \"{}\"\nclient_secret_file = \"{}\"\n",
+                works.graph_url(),
+                works.authority_url(),
+                works.tenant_id(),
+                works.client_id(),
+                works.client_secret_file().display()
+            )
+        });
+        daemon.run(&hangs).await;
+        scratch.request(&hangs, 20).await;
+        daemon.until_rows(&scratch, LOOKS, "8").await;
+        let rows: Vec<String> =
+            works.devices().iter().skip(2).take(20).map(|device| format!("('other', '{}')", device.managed_device_id)).collect();
+        scratch.rows(&format!("INSERT INTO reprovision_requests (tenant, managed_device_id) VALUES {}", rows.join(","))).await;
+        daemon.until_rows(&scratch, "SELECT tenant, state, count(*) FROM completions GROUP BY 1, 2", "other|done|20").await;
+    }
+
     async fn the_budget_of_reads_is_kept(scratch: Scratch) {
         // Three at once, the next minutes later; and Graph would complain of any more.
         let faults = "read-back/503@4-1000".parse().unwrap();
