@@ -39,7 +39,14 @@ pub(super) struct Follower {
 #[derive(Default)]
 struct Trouble {
     database: bool,
-    graph: bool,
+    graph: Option<Unread>,
+}
+
+/// Why reads failed.
+struct Unread {
+    reason: String,
+    /// There was a round of several that all failed.
+    whole: bool,
 }
 
 impl Follower {
@@ -113,22 +120,34 @@ impl Follower {
         Ok(pause.saturating_sub(self.clock.now().since(asked_at)))
     }
 
-    /// A Graph that does not let itself be read is logged once, and once that it does.
+    /// A Graph that does not let itself be read is logged once, and once that it does. A single device that cannot be read, perhaps
+    /// because it has another ID since, is no such thing: between looks at others it must not be logged again and again.
     fn note_graph(&self, looks: &[(Watch, Judgement, ReadBack)], trouble: &mut Trouble) {
-        let failed = looks.iter().find_map(|(.., read)| match read {
-            ReadBack::Failed { reason, .. } => Some(reason.as_str()),
-            ReadBack::Seen(_) => None,
-        });
-        match failed {
-            Some(reason) if !std::mem::replace(&mut trouble.graph, true) => warn!(
-                tenant = %self.tenant.name,
-                reason,
-                "what became of an accepted reprovision could not be read; it is read again until completion.give_up_after"
-            ),
-            None if std::mem::take(&mut trouble.graph) => {
-                info!(tenant = %self.tenant.name, "what becomes of accepted reprovisions can be read again");
+        let failed: Vec<&str> = looks
+            .iter()
+            .filter_map(|(.., read)| match read {
+                ReadBack::Failed { reason, .. } => Some(reason.as_str()),
+                ReadBack::Seen(_) => None,
+            })
+            .collect();
+        let whole = failed.len() == looks.len() && looks.len() > 1;
+        match (failed.first(), &mut trouble.graph) {
+            (Some(reason), Some(known)) if known.reason == *reason => known.whole |= whole,
+            (Some(reason), known) => {
+                warn!(
+                    tenant = %self.tenant.name,
+                    reads = looks.len(),
+                    failed = failed.len(),
+                    reason,
+                    "what became of an accepted reprovision could not be read; it is read again until completion.give_up_after"
+                );
+                *known = Some(Unread { reason: (*reason).to_owned(), whole });
             }
-            _ => {}
+            (None, Some(known)) if known.whole => {
+                info!(tenant = %self.tenant.name, "what becomes of accepted reprovisions can be read again");
+                trouble.graph = None;
+            }
+            (None, _) => {}
         }
     }
 
