@@ -13,6 +13,8 @@
 //! | `after-answer` | Graph's answer is known to this process only |
 //! | `before-record`, `after-record` | commit 2 |
 //! | `before-settle`, `after-settle` | a read-back settles doubts |
+//! | `after-claim-of-completions` | reprovisions are about to be looked at |
+//! | `before-completion`, `after-completion` | what became of reprovisions is recorded |
 //! | `at-shutdown` | all calls have ended, the worker is still registered |
 
 /// This boundary is reached.

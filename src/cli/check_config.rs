@@ -124,6 +124,13 @@ mod tests {
         reconcile.settle_after       = 15m                                   # default
         reconcile.give_up_after      = 2h                                    # default
         reconcile.clock_margin       = 2m                                    # default
+        completion.track             = false                                 # default
+        completion.first_after       = 5m                                    # default
+        completion.shortest_delay    = 5m                                    # default
+        completion.longest_delay     = 1h                                    # default
+        completion.give_up_after     = 24h                                   # default
+        completion.reads_per_period  = 300                                   # default
+        completion.period            = 1m                                    # default
         limits.open_doubts           = 2                                     # default
         limits.calls_per_period      = 100                                   # default
         limits.period                = 20s                                   # default

@@ -37,6 +37,10 @@ const COLUMNS: &[&str] = &[
     "http_status",
     "graph_request_id",
     "evidence",
+    "completion",
+    "completed_at",
+    "took_seconds",
+    "completion_detail",
 ];
 
 /// Show what came of the requests
@@ -50,7 +54,9 @@ const COLUMNS: &[&str] = &[
 
 The oldest comes first. A result is the final one of its request; --all-attempts also shows the
 attempts before it, what was read back of a doubt, and an answer that came too late. What a settlement
-stands on is in the column evidence, as JSON; a table has it with --request. For a question to Microsoft's support, call_id is what was sent as
+stands on is in the column evidence, as JSON; a table has it with --request. Where completion.track
+is on, completion says how far an accepted reprovision has come: followed, done, failed, canceled,
+not_supported, or untracked where its end was not shown. For a question to Microsoft's support, call_id is what was sent as
 client-request-id and graph_request_id is Graph's own.
 
 JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has
@@ -165,46 +171,39 @@ impl Pages<'_> {
 async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<(), Stop> {
     let before = store.results_before(filter, newest).await?;
     let mut pages = Pages { store, filter, after: before.unwrap_or(0), left: Some(newest) };
-    let headings = [
-        "recorded_at",
-        "request_id",
-        "tenant",
-        "managed_device_id",
-        "attempt",
-        "bucket",
-        "source",
-        "http_status",
-        "call_id",
-        "requested_by",
-        "detail",
-        "reason",
-        "evidence",
-    ];
-    // JSON makes a table hard to read: it is there where the question is about one request, and it has some.
-    let shown = headings.len() - 1;
-    let mut table = Columns::new(&headings[..shown]);
-    let mut with_evidence = Columns::new(&headings);
-    let (mut rows, mut evidence) = (0, false);
+    let (mut rows, mut shown) = (Vec::new(), [true; HEADINGS.len()]);
+    // What few results have is there where some have it: following, and what is kept of a settlement. The latter is JSON, which
+    // makes a table hard to read, and so only where the question is about one request.
+    let (mut completions, mut evidence) = (false, false);
     while let Some(page) = pages.next().await? {
-        rows += page.len();
         for row in page {
-            evidence |= row.evidence.is_some();
-            let cells = cells(row);
-            table.row(cells[..shown].iter().cloned());
-            if filter.request.is_some() {
-                with_evidence.row(cells);
-            }
+            completions |= row.completion.is_some();
+            evidence |= row.evidence.is_some() && filter.request.is_some();
+            rows.push(cells(row));
         }
     }
-    if evidence && filter.request.is_some() {
-        table = with_evidence;
+    for (heading, shown) in HEADINGS.iter().zip(&mut shown) {
+        *shown = match *heading {
+            "completion" | "took_seconds" | "completion_detail" => completions,
+            "evidence" => evidence,
+            _ => true,
+        };
     }
-    table.numbers([1, 4, 7]);
+    let pick = |cells: &[String]| -> Vec<String> {
+        cells.iter().zip(shown).filter(|(_, shown)| *shown).map(|(cell, _)| cell.clone()).collect()
+    };
+    let headings: Vec<&str> = HEADINGS.iter().zip(shown).filter(|(_, shown)| *shown).map(|(name, _)| *name).collect();
+    let mut table = Columns::new(&headings);
+    for cells in &rows {
+        table.row(pick(cells));
+    }
+    let numbers = ["request_id", "attempt", "http_status", "took_seconds"];
+    table.numbers(headings.iter().enumerate().filter(|(_, name)| numbers.contains(name)).map(|(n, _)| n));
     let mut out = render::stdout();
-    let text = match (rows, before) {
+    let text = match (rows.len(), before) {
         (0, _) => "No results.\n".to_owned(),
         (_, None) => table.text(),
-        (_, Some(_)) => {
+        (rows, Some(_)) => {
             let text = table.text();
             format!(
                 "{text}\nThe last {rows}; there are more before them: --limit N shows more, --output csv shows all.\n"
@@ -214,7 +213,27 @@ async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<
     Ok(render::write(&mut out, &text)?)
 }
 
-fn cells(row: ResultRow) -> [String; 13] {
+/// The columns of a table.
+const HEADINGS: [&str; 16] = [
+    "recorded_at",
+    "request_id",
+    "tenant",
+    "managed_device_id",
+    "attempt",
+    "bucket",
+    "source",
+    "completion",
+    "took_seconds",
+    "http_status",
+    "call_id",
+    "requested_by",
+    "detail",
+    "completion_detail",
+    "reason",
+    "evidence",
+];
+
+fn cells(row: ResultRow) -> [String; HEADINGS.len()] {
     let text = Option::unwrap_or_default;
     [
         row.recorded_at.to_rfc3339_opts(SecondsFormat::Secs, true),
@@ -224,10 +243,13 @@ fn cells(row: ResultRow) -> [String; 13] {
         row.attempt.to_string(),
         row.bucket.to_string(),
         row.source.to_string(),
+        row.completion.map(|state| state.to_string()).unwrap_or_default(),
+        row.took_seconds.map(|seconds| seconds.to_string()).unwrap_or_default(),
         row.http_status.map(|status| status.to_string()).unwrap_or_default(),
         row.call_id.map(|call| call.to_string()).unwrap_or_default(),
         text(row.requested_by),
         text(row.detail),
+        text(row.completion_detail),
         text(row.reason),
         text(row.evidence),
     ]

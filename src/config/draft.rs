@@ -12,7 +12,7 @@ use super::diagnose::{About, Complaint, Finding, Origin, shown};
 use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField, setting};
 use super::setting::Setting;
 use super::tenant::{self, Cloud};
-use super::{Batch, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use super::{Batch, Completion, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
 use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::rate::Rate;
@@ -219,6 +219,14 @@ fn blank() -> Config {
             settle_after: NONE,
             give_up_after: NONE,
             clock_margin: NONE,
+        },
+        completion: Completion {
+            track: false,
+            first_after: NONE,
+            shortest_delay: NONE,
+            longest_delay: NONE,
+            give_up_after: NONE,
+            reads: Rate { calls: 0, period: NONE },
         },
         limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: NONE } },
         tenants: BTreeMap::new(),

@@ -217,6 +217,48 @@ pub(super) const KEYS: &[Key] = &[
         "How far Graph's clock may be from the database's",
     ),
     key(
+        "completion.track",
+        "false",
+        Setting::Switch(|c| &mut c.completion.track),
+        "Whether an accepted reprovision is read back until it is done or has failed",
+    ),
+    key(
+        "completion.first_after",
+        "5m",
+        time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.first_after),
+        "Time from the acceptance of a reprovision to the first look at it",
+    ),
+    key(
+        "completion.shortest_delay",
+        "5m",
+        time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.shortest_delay),
+        "The shortest time between two looks at one reprovision; they get rarer with its age",
+    ),
+    key(
+        "completion.longest_delay",
+        "1h",
+        time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.longest_delay),
+        "The longest time between two looks at one reprovision; at least completion.shortest_delay",
+    ),
+    key(
+        "completion.give_up_after",
+        "24h",
+        time(S, HOUR.saturating_mul(720), |c| &mut c.completion.give_up_after),
+        "What shows no end by then is recorded as untracked; longer than completion.first_after",
+    ),
+    key(
+        "completion.reads_per_period",
+        "300",
+        Setting::Count(1, 1_000_000, |c, n| c.completion.reads.calls = n),
+        "Looks at reprovisions of one tenant in any completion.period, by all workers together",
+    ),
+    key(
+        "completion.period",
+        "1m",
+        time(S, HOUR, |c| &mut c.completion.reads.period),
+        "The period that completion.reads_per_period is counted in",
+    ),
+    key(
         "limits.open_doubts",
         "2",
         Setting::Count(1, 100, |c, n| c.limits.open_doubts = n),

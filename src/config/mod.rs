@@ -62,6 +62,8 @@ pub struct Config {
     pub retry: Retry,
     /// How a call in doubt is settled.
     pub reconcile: Reconcile,
+    /// How an accepted reprovision is followed.
+    pub completion: Completion,
     /// Bounds that protect tenants.
     pub limits: Limits,
     /// The tenants by name.
@@ -151,6 +153,23 @@ pub enum UnknownPolicy {
     ReadBack,
     /// Hold it for a person.
     Hold,
+}
+
+/// `[completion]`
+#[derive(Debug, Clone)]
+pub struct Completion {
+    /// Whether an accepted reprovision is followed at all.
+    pub track: bool,
+    /// From the acceptance to the first look.
+    pub first_after: Duration,
+    /// From one look to the next at least.
+    pub shortest_delay: Duration,
+    /// And at most.
+    pub longest_delay: Duration,
+    /// What has not ended by then is not followed any more.
+    pub give_up_after: Duration,
+    /// Reads of one tenant, by all workers together.
+    pub reads: Rate,
 }
 
 /// `[limits]`

@@ -20,7 +20,7 @@ struct Rule {
 
 const LONGER: fn(Duration, Duration) -> bool = |value, bound| value > bound;
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 7] = [
     Rule {
         key: "worker.send_within",
         value: |c| c.worker.send_within,
@@ -65,6 +65,24 @@ const RULES: [Rule; 5] = [
         bounds: &["reconcile.settle_after"],
         bound: |c| c.reconcile.settle_after,
         why: "read-back needs the time to settle a doubt before a person is asked",
+    },
+    Rule {
+        key: "completion.longest_delay",
+        value: |c| c.completion.longest_delay,
+        must_be: "at least",
+        holds: |value, bound| value >= bound,
+        bounds: &["completion.shortest_delay"],
+        bound: |c| c.completion.shortest_delay,
+        why: "looks get rarer from the one to the other",
+    },
+    Rule {
+        key: "completion.give_up_after",
+        value: |c| c.completion.give_up_after,
+        must_be: "longer than",
+        holds: LONGER,
+        bounds: &["completion.first_after"],
+        bound: |c| c.completion.first_after,
+        why: "nothing is given up before it was looked at",
     },
 ];
 

@@ -2,6 +2,8 @@
 
 pub mod action;
 pub mod answer;
+pub mod budget;
+pub mod completion;
 pub mod id;
 pub mod lifecycle;
 pub mod operator;

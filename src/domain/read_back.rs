@@ -211,11 +211,18 @@ pub fn evidence(read: &ReadBack) -> String {
         .chain(then)
         .take(KEPT_ACTIONS)
         .map(|action| {
-            serde_json::json!({
+            let mut kept = serde_json::json!({
                 "name": printable(&action.name, KEPT_CHARS).to_string(),
                 "state": printable(&action.state, KEPT_CHARS).to_string(),
                 "started_at": action.started_at,
-            })
+            });
+            if let Some(at) = action.updated_at {
+                kept["updated_at"] = serde_json::json!(at);
+            }
+            if let Some(detail) = &action.status_detail {
+                kept["status_detail"] = printable(detail, KEPT_CHARS).to_string().into();
+            }
+            kept
         })
         .collect();
     serde_json::json!({
@@ -233,7 +240,7 @@ pub fn not_read(reason: &str) -> String {
 }
 
 impl RemoteAction {
-    /// Whether it is one.
+    /// Whether it is what this daemon asks for.
     pub fn is_reprovision(&self) -> bool {
         self.name.eq_ignore_ascii_case("reprovision")
     }
@@ -260,7 +267,7 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
         ReadBack::Seen(Seen { read_at, .. }) | ReadBack::LookedUp(LookedUp { read_at, .. })
-            if apart(doubt, *read_at, margin) =>
+            if apart(doubt.now, doubt.read_took, *read_at, margin) =>
         {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
@@ -371,10 +378,16 @@ fn set_back(doubt: &Doubt, margin: TimeDelta) -> bool {
 }
 
 /// Whether Graph's `Date`, which is in whole seconds, proves that its clock is not within the margin of the database's.
-fn apart(doubt: &Doubt, read_at: Option<DateTime<Utc>>, margin: TimeDelta) -> bool {
-    let took = TimeDelta::from_std(doubt.read_took).unwrap_or(TimeDelta::MAX);
+/// `now` is the database's, `read_took` the time from it to the read-back.
+pub(super) fn apart(
+    now: DateTime<Utc>,
+    read_took: Duration,
+    read_at: Option<DateTime<Utc>>,
+    margin: TimeDelta,
+) -> bool {
+    let took = TimeDelta::from_std(read_took).unwrap_or(TimeDelta::MAX);
     let margin = margin + TimeDelta::seconds(1);
-    read_at.is_some_and(|at| at - doubt.now > margin + took || doubt.now - at > margin)
+    read_at.is_some_and(|at| at - now > margin + took || now - at > margin)
 }
 
 fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {

@@ -2,9 +2,10 @@
 //! not what is behind them.
 //!
 //! One task looks at the queue and is the only one that claims; each call is a task of its own; one task keeps the lease;
-//! one listens for wake-ups. The end of any of them is noticed.
+//! one listens for wake-ups; and where `completion.track` is on, one for each tenant follows what was accepted. The end of any of them is noticed.
 
 mod call;
+mod completion;
 mod intervals;
 mod lease;
 mod process;
@@ -24,7 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
-use crate::config::{Batch, Config, Limits, Reconcile, Retry, Worker};
+use crate::config::{Batch, Completion, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::action::Action;
 use crate::domain::answer::{Meaning, meaning};
 use crate::domain::id::{CallId, TenantName, WorkerId};
@@ -49,6 +50,8 @@ pub struct Settings {
     pub retry: Retry,
     /// `[reconcile]`
     pub reconcile: Reconcile,
+    /// `[completion]`
+    pub completion: Completion,
     /// The database as it may be shown: what is wrong with it is of no use without which it is.
     pub database: String,
 }
@@ -60,6 +63,7 @@ impl From<&Config> for Settings {
             batch: config.batch.clone(),
             retry: config.retry.clone(),
             reconcile: config.reconcile.clone(),
+            completion: config.completion.clone(),
             database: config.database.url.to_string(),
         }
     }
@@ -154,6 +158,11 @@ impl Engine {
         self.lease.abandon(&*self.store).await?;
         let names = self.names();
         self.store.probe_blocked(&names).await?;
+        let following = &self.settings.completion;
+        let ended = self.store.track_completions(&names, following.track.then_some(following.first_after)).await?;
+        if ended > 0 {
+            warn!(requests = ended, "completion.track is off: what was still followed is recorded as untracked");
+        }
         Ok(())
     }
 
@@ -173,6 +182,16 @@ impl Engine {
                 first_seen: reconcile::FirstSeen::default(),
             };
             background.spawn(reconciler.run());
+        }
+        for tenant in self.tenants.iter().filter(|_| self.settings.completion.track) {
+            let follower = completion::Follower {
+                store: Arc::clone(&self.store),
+                tenant: Arc::clone(tenant),
+                settings: self.settings.completion.clone(),
+                clock_margin: self.settings.reconcile.clock_margin,
+                clock: Arc::clone(&self.surroundings.clock),
+            };
+            background.spawn(follower.run());
         }
         background.spawn(watch(
             Arc::clone(&self.store),

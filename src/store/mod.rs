@@ -1,6 +1,7 @@
 //! The database: what the daemon and its commands ask of it. One trait, two implementations; every verb is exactly one
 //! transaction, and no transaction type crosses the trait.
 
+mod completions;
 mod error;
 mod late;
 mod operator;
@@ -17,6 +18,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+pub use completions::{ClaimedCompletions, CompletionClaim};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 
@@ -24,6 +26,7 @@ pub use crate::domain::answer::Evidence;
 
 use crate::config::{DatabaseKind, DatabaseUrl};
 use crate::domain::action::Action;
+use crate::domain::completion::{CompletionState, Judgement, Watch};
 use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
 use crate::domain::operator::Order;
@@ -85,6 +88,23 @@ pub trait Store: Send + Sync {
     /// Settles doubts that are still open, and keeps the evidence of each settlement; returns how many were. What has been settled meanwhile, by a late answer or
     /// another worker, stays as it is.
     async fn settle(&self, settled: &[(Doubt, Settlement)]) -> Result<u64, StoreError>;
+
+    /// From now on what Graph accepts for these tenants is followed, with so much time to the first look; or it is not, and what
+    /// is followed ends as untracked. Returns how many that were.
+    async fn track_completions(&self, names: &[TenantName], first_after: Option<Duration>) -> Result<u64, StoreError>;
+
+    /// Takes reprovisions that are due to be looked at, as many as the budget of all workers allows, and puts their next look
+    /// off. None where the tenant's are not followed.
+    async fn claim_completions(&self, claim: &CompletionClaim<'_>) -> Result<ClaimedCompletions, StoreError>;
+
+    /// Records what looks have shown of what is still followed; returns how many ended by it. No look of the tenant before
+    /// `leave_alone` is over.
+    async fn record_completions(
+        &self,
+        tenant: &TenantName,
+        judged: &[(Watch, Judgement)],
+        leave_alone: Option<Duration>,
+    ) -> Result<u64, StoreError>;
 
     /// Carries out a person's order, and records it. A pause holds from its commit on, for every worker.
     async fn order(&self, order: &Order) -> Result<Outcome, StoreError>;
@@ -326,6 +346,18 @@ pub struct TenantStatus {
     pub cancelled: i64,
     /// Final results by bucket.
     pub suppressed: i64,
+    /// Accepted reprovisions that are being followed.
+    pub completion_followed: i64,
+    /// Followed reprovisions by how they ended.
+    pub completion_done: i64,
+    /// Followed reprovisions by how they ended.
+    pub completion_failed: i64,
+    /// Followed reprovisions by how they ended.
+    pub completion_canceled: i64,
+    /// Followed reprovisions by how they ended.
+    pub completion_not_supported: i64,
+    /// Followed reprovisions by how they ended.
+    pub completion_untracked: i64,
 }
 
 /// One living worker, for people.
@@ -401,4 +433,12 @@ pub struct ResultRow {
     pub graph_request_id: Option<String>,
     /// What was read back, as JSON, where the result stands on it.
     pub evidence: Option<String>,
+    /// Of a final result that is followed, or was: how far the reprovision has come.
+    pub completion: Option<CompletionState>,
+    /// When it ended, by Graph's clock.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// Seconds that it took, by Graph's clock.
+    pub took_seconds: Option<i64>,
+    /// Graph's status detail of it; of what is not followed any more, why.
+    pub completion_detail: Option<String>,
 }

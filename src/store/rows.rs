@@ -404,6 +404,13 @@ macro_rules! result_row {
             http_status: $row.try_get("http_status")?,
             graph_request_id: $row.try_get("graph_request_id")?,
             evidence: $row.try_get("evidence")?,
+            completion: match $row.try_get::<Option<&str>, _>("completion")? {
+                Some(state) => Some(crate::store::rows::word(state, "completion", id)?),
+                None => None,
+            },
+            completed_at: $row.try_get("completed_at")?,
+            took_seconds: $row.try_get("took_seconds")?,
+            completion_detail: $row.try_get("completion_detail")?,
         }
     }};
 }
@@ -456,6 +463,14 @@ macro_rules! status {
                 continue;
             };
             tenant.count(crate::store::rows::word(row.try_get("bucket")?, "bucket", 0)?, row.try_get("devices")?);
+        }
+        for row in sqlx::query($sql::STATUS_COMPLETIONS).fetch_all($tx).await? {
+            let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
+            else {
+                continue;
+            };
+            let state = crate::store::rows::word(row.try_get("state")?, "completion", 0)?;
+            tenant.count_completions(state, row.try_get("devices")?);
         }
         for row in sqlx::query($sql::STATUS_WORKERS).fetch_all($tx).await? {
             status.workers.push(crate::store::WorkerStatus {

@@ -26,7 +26,8 @@ const CLEAR: &str = "\x1b[H\x1b[2J";
 
 The first line says whether anything needs you. Per tenant: requests that are ready, that wait for
 a time, whose call is under way (sending), that are in doubt (unknown) or wait for a person (held),
-and the final results by bucket.
+and the final results by bucket. Where completion.track is on, also how many accepted reprovisions
+are being followed, and how the others ended.
 
 JSON is one document and NDJSON the same on one line; CSV has a line a tenant.")]
 pub(crate) struct StatusArgs {
@@ -149,4 +150,10 @@ const TENANT_COLUMNS: &[&str] = &[
     "expired",
     "cancelled",
     "suppressed",
+    "completion_followed",
+    "completion_done",
+    "completion_failed",
+    "completion_canceled",
+    "completion_not_supported",
+    "completion_untracked",
 ];

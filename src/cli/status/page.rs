@@ -24,6 +24,9 @@ pub(super) fn page(status: &Status) -> String {
     page.push('\n');
     page.push_str(&totals(status));
     page.push('\n');
+    if let Some(table) = completions(status) {
+        page.extend([table.as_str(), "\n"]);
+    }
     page.push_str(&workers(status));
     page
 }
@@ -165,6 +168,29 @@ fn totals(status: &Status) -> String {
         table.row(std::iter::once(tenant.tenant.clone()).chain(counts.map(|count| count.to_string())));
     }
     table.text()
+}
+
+/// What became of accepted reprovisions, of the tenants where any are followed or were.
+fn completions(status: &Status) -> Option<String> {
+    let mut table =
+        Columns::new(&["completion", "followed", "done", "failed", "canceled", "not_supported", "untracked"]);
+    table.numbers(1..=6);
+    let mut any = false;
+    for tenant in &status.tenants {
+        let counts = [
+            tenant.completion_followed,
+            tenant.completion_done,
+            tenant.completion_failed,
+            tenant.completion_canceled,
+            tenant.completion_not_supported,
+            tenant.completion_untracked,
+        ];
+        if counts.iter().any(|count| *count > 0) {
+            any = true;
+            table.row(std::iter::once(tenant.tenant.clone()).chain(counts.map(|count| count.to_string())));
+        }
+    }
+    any.then(|| table.text())
 }
 
 fn workers(status: &Status) -> String {

@@ -2,6 +2,13 @@
 
 use crate::store::rows::statements;
 
+/// The Cloud PC that call `c` names for the device of `$of`.
+macro_rules! cloud_pc {
+    ($of:literal) => {
+        concat!("c.cloud_pc_ids[array_position(c.managed_device_ids, ", $of, ".managed_device_id)]")
+    };
+}
+
 /// Entries of an operator's scope: $1 is its kind, $2 tenants or devices, $3 requests. The kind is known when the
 /// statement is planned, so that only its own arm remains, with that arm's index.
 macro_rules! in_scope {
@@ -212,6 +219,63 @@ statements! {
              AS u (request_id, call_id, state, delay_ms, wait_reason)
         WHERE q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'";
 
+    TRACK_TENANTS = "
+        INSERT INTO completion_tenants (tenant, first_after_ms) SELECT u.tenant, $2 FROM unnest($1::text[]) AS u (tenant) ORDER BY 1
+        ON CONFLICT (tenant) DO UPDATE SET first_after_ms = excluded.first_after_ms";
+    // In one order, like every statement that takes the locks of several tenants; and before any watch's lock, as everywhere.
+    UNTRACK_TENANTS = "
+        DELETE FROM completion_tenants
+        WHERE tenant IN (SELECT tenant FROM completion_tenants WHERE tenant = ANY($1) ORDER BY tenant FOR UPDATE)";
+    WATCHES_OF_TENANTS = "
+        SELECT request_id FROM completion_watches WHERE tenant = ANY($1) ORDER BY request_id FOR UPDATE";
+    UNTRACK_WATCHES = concat!("
+        INSERT INTO completions (request_id, call_id, tenant, managed_device_id, cloud_pc_id, state, detail, looks, requested_by, reason, recorded_at)
+        SELECT w.request_id, w.call_id, w.tenant, w.managed_device_id, ", cloud_pc!("w"), ", 'untracked', $2, w.looks, r.requested_by, r.reason,
+               now()
+        FROM completion_watches w
+        JOIN graph_calls c ON c.id = w.call_id
+        JOIN reprovision_requests r ON r.id = w.request_id
+        WHERE w.request_id = ANY($1)");
+    // The lock makes claims of one tenant follow each other. It is not the queue's, so that neither waits for the other.
+    COMPLETION_BUDGET = "
+        SELECT statement_timestamp() AS now, k.next_read_at, greatest(k.wait_until, t.wait_until) AS wait_until
+        FROM completion_tenants k JOIN tenants t ON t.name = k.tenant WHERE k.tenant = $1 FOR NO KEY UPDATE OF k";
+    // Which actions are whose is told by the other calls that Graph accepted for the device.
+    DUE_WATCHES = concat!("
+        SELECT w.request_id, w.managed_device_id, w.call_id, w.accepted_at, c.action, c.sent_at, now() AS now, ", cloud_pc!("w"), " AS cloud_pc_id,
+               coalesce((SELECT json_agg(json_build_array(o.sent_at, o.finished_at))::text FROM graph_calls o
+                WHERE o.id <> c.id AND o.finished_at >= c.sent_at - interval '1 day'
+                  AND o.id IN (SELECT d.call_id FROM device_results d
+                               WHERE d.managed_device_id = w.managed_device_id AND d.bucket = 'successful')), '[]') AS others
+        FROM completion_watches w JOIN graph_calls c ON c.id = w.call_id
+        WHERE w.tenant = $1 AND w.next_look_at <= now()
+        ORDER BY w.next_look_at, w.request_id LIMIT $2");
+    PUT_OFF_WATCHES = "
+        UPDATE completion_watches SET next_look_at = now() + $2 * interval '1 millisecond', looks = looks + 1
+        WHERE request_id IN (SELECT request_id FROM completion_watches WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE)";
+    CHARGE_READS = "UPDATE completion_tenants SET next_read_at = $2 WHERE tenant = $1";
+    NEXT_LOOK = "SELECT min(next_look_at) FROM completion_watches WHERE tenant = $1";
+    WAIT_WITH_READS = "
+        UPDATE completion_tenants SET wait_until = greatest(wait_until, now() + $2 * interval '1 millisecond') WHERE tenant = $1";
+    // Differs because SQLite has one writer anyway: of two workers that look at one watch, the second finds it gone.
+    LOCK_WATCHES = "
+        SELECT request_id FROM completion_watches WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";
+    RECORD_COMPLETIONS = concat!("
+        INSERT INTO completions (request_id, call_id, tenant, managed_device_id, cloud_pc_id, state, started_at, ended_at, took_seconds,
+                                 detail, looks, requested_by, reason, recorded_at, evidence)
+        SELECT w.request_id, w.call_id, w.tenant, w.managed_device_id, ", cloud_pc!("w"), ", u.state, u.started_at, u.ended_at,
+               u.took_seconds, u.detail, w.looks, r.requested_by, r.reason, now(), u.evidence
+        FROM unnest($1::bigint[], $2::text[], $3::timestamptz[], $4::timestamptz[], $5::bigint[], $6::text[], $7::text[])
+             AS u (request_id, state, started_at, ended_at, took_seconds, detail, evidence)
+        JOIN completion_watches w ON w.request_id = u.request_id
+        JOIN graph_calls c ON c.id = w.call_id
+        JOIN reprovision_requests r ON r.id = w.request_id
+        RETURNING request_id");
+    LEAVE_WATCHES = "DELETE FROM completion_watches WHERE request_id = ANY($1)";
+    LOOK_AGAIN = "
+        UPDATE completion_watches w SET next_look_at = now() + u.after_ms * interval '1 millisecond'
+        FROM unnest($1::bigint[], $2::bigint[]) AS u (request_id, after_ms) WHERE w.request_id = u.request_id";
+
     // Differs because SQLite has one writer anyway: whoever claims waits, and then sees what was ordered. In one order,
     // and before any entry's lock, as everywhere.
     LOCK_TENANTS = "
@@ -301,6 +365,9 @@ statements! {
                count(DISTINCT q.call_id) FILTER (WHERE q.state IN ('unknown', 'held') AND c.state = 'unknown') AS calls_in_doubt
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
     STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final GROUP BY tenant, bucket";
+    STATUS_COMPLETIONS = "
+        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state
+        UNION ALL SELECT tenant, 'followed', count(*) FROM completion_watches GROUP BY tenant";
     STATUS_WORKERS = "
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > now() ORDER BY started_at";
@@ -308,8 +375,11 @@ statements! {
     RESULTS = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
                d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final
         WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
           AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
           AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)

@@ -18,15 +18,17 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
-    Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, Enqueued, Evidence, NewRequest,
+    Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
+use crate::domain::completion::{Judgement, Watch};
 use crate::domain::id::{CallId, TenantName, WorkerId};
 use crate::domain::lifecycle::{CallState, Recording, TenantEffect};
 use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
+mod completions;
 mod operator;
 pub(super) mod sql;
 mod watch;
@@ -327,6 +329,23 @@ impl Store for SqliteStore {
         let stayed = sqlx::query(sql::SETTLE_ENTRIES).bind(kept.json()).execute(&mut *tx).await?.rows_affected();
         tx.commit().await?;
         Ok(finals.len() as u64 + stayed)
+    }
+
+    async fn track_completions(&self, names: &[TenantName], first_after: Option<Duration>) -> Result<u64, StoreError> {
+        completions::track(self.begin().await?, names, first_after).await
+    }
+
+    async fn claim_completions(&self, claim: &CompletionClaim<'_>) -> Result<ClaimedCompletions, StoreError> {
+        completions::claim(self.begin().await?, claim).await
+    }
+
+    async fn record_completions(
+        &self,
+        tenant: &TenantName,
+        judged: &[(Watch, Judgement)],
+        leave_alone: Option<Duration>,
+    ) -> Result<u64, StoreError> {
+        completions::record(self.begin().await?, tenant, judged, leave_alone).await
     }
 
     async fn order(&self, order: &Order) -> Result<Outcome, StoreError> {

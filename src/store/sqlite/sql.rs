@@ -9,6 +9,17 @@ macro_rules! canonical_device {
     };
 }
 
+/// The Cloud PC that call `c` names for the device of `$of`.
+macro_rules! cloud_pc {
+    ($of:literal) => {
+        concat!(
+            "(SELECT c.cloud_pc_ids ->> u.key FROM json_each(c.managed_device_ids) u WHERE u.value = ",
+            $of,
+            ".managed_device_id)"
+        )
+    };
+}
+
 /// Entries of an operator's scope: ?1 is its kind, ?2 tenants or devices, ?3 requests. An arm whose kind it is not is never
 /// entered, and the others find their entries by an index.
 macro_rules! in_scope {
@@ -224,6 +235,58 @@ statements! {
         WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = u.call_id
           AND reprovision_queue.state = 'unknown'";
 
+    TRACK_TENANTS = "
+        INSERT INTO completion_tenants (tenant, first_after_ms) SELECT value, ?2 FROM json_each(?1) WHERE true
+        ON CONFLICT (tenant) DO UPDATE SET first_after_ms = excluded.first_after_ms";
+    UNTRACK_TENANTS = "DELETE FROM completion_tenants WHERE tenant IN (SELECT value FROM json_each(?1))";
+    WATCHES_OF_TENANTS = "
+        SELECT request_id FROM completion_watches WHERE tenant IN (SELECT value FROM json_each(?1)) ORDER BY request_id";
+    UNTRACK_WATCHES = concat!("
+        INSERT INTO completions (request_id, call_id, tenant, managed_device_id, cloud_pc_id, state, detail, looks, requested_by, reason, recorded_at)
+        SELECT w.request_id, w.call_id, w.tenant, w.managed_device_id, ", cloud_pc!("w"), ", 'untracked', ?2, w.looks, r.requested_by, r.reason,
+               strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?1) u
+        JOIN completion_watches w ON w.request_id = u.value
+        JOIN graph_calls c ON c.id = w.call_id
+        JOIN reprovision_requests r ON r.id = w.request_id");
+    COMPLETION_BUDGET = "
+        SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, k.next_read_at, nullif(max(coalesce(k.wait_until, ''), coalesce(t.wait_until, '')), '') AS wait_until
+        FROM completion_tenants k JOIN tenants t ON t.name = k.tenant WHERE k.tenant = ?1";
+    // Which actions are whose is told by the other calls that Graph accepted for the device.
+    DUE_WATCHES = concat!("
+        SELECT w.request_id, w.managed_device_id, w.call_id, w.accepted_at, c.action, c.sent_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, ", cloud_pc!("w"), " AS cloud_pc_id,
+               (SELECT json_group_array(json_array(o.sent_at, o.finished_at)) FROM graph_calls o
+                WHERE o.id <> c.id AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, '-1 day')
+                  AND o.id IN (SELECT d.call_id FROM device_results d
+                               WHERE d.managed_device_id = w.managed_device_id AND d.bucket = 'successful')) AS others
+        FROM completion_watches w JOIN graph_calls c ON c.id = w.call_id
+        WHERE w.tenant = ?1 AND w.next_look_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        ORDER BY w.next_look_at, w.request_id LIMIT ?2");
+    PUT_OFF_WATCHES = "
+        UPDATE completion_watches SET next_look_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds'), looks = looks + 1
+        WHERE request_id IN (SELECT value FROM json_each(?1))";
+    CHARGE_READS = "UPDATE completion_tenants SET next_read_at = ?2 WHERE tenant = ?1";
+    NEXT_LOOK = "SELECT min(next_look_at) FROM completion_watches WHERE tenant = ?1";
+    WAIT_WITH_READS = "
+        UPDATE completion_tenants SET wait_until = max(coalesce(wait_until, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds'))
+        WHERE tenant = ?1";
+    RECORD_COMPLETIONS = concat!("
+        INSERT INTO completions (request_id, call_id, tenant, managed_device_id, cloud_pc_id, state, started_at, ended_at, took_seconds,
+                                 detail, looks, requested_by, reason, recorded_at, evidence)
+        SELECT w.request_id, w.call_id, w.tenant, w.managed_device_id, ", cloud_pc!("w"), ", u.value ->> 1, u.value ->> 2, u.value ->> 3,
+               u.value ->> 4, u.value ->> 5, w.looks, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), u.value ->> 6
+        FROM json_each(?1) u
+        JOIN completion_watches w ON w.request_id = u.value ->> 0
+        JOIN graph_calls c ON c.id = w.call_id
+        JOIN reprovision_requests r ON r.id = w.request_id
+        WHERE true
+        RETURNING request_id");
+    LEAVE_WATCHES = "DELETE FROM completion_watches WHERE request_id IN (SELECT value FROM json_each(?1))";
+    LOOK_AGAIN = "
+        UPDATE completion_watches SET next_look_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (u.after_ms / 1000.0) || ' seconds')
+        FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS after_ms FROM json_each(?1)) AS u
+        WHERE completion_watches.request_id = u.request_id";
+
     // Differs because SQLite has one writer anyway: BEGIN IMMEDIATE is the lock.
     LOCK_TENANTS = "SELECT name FROM tenants WHERE ?1 IS NULL OR name = ?1 ORDER BY name";
     KNOWN_DEVICES = concat!("
@@ -307,6 +370,9 @@ statements! {
                count(DISTINCT q.call_id) FILTER (WHERE q.state IN ('unknown', 'held') AND c.state = 'unknown') AS calls_in_doubt
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
     STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final = 1 GROUP BY tenant, bucket";
+    STATUS_COMPLETIONS = "
+        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state
+        UNION ALL SELECT tenant, 'followed', count(*) FROM completion_watches GROUP BY tenant";
     STATUS_WORKERS = "
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY started_at";
@@ -314,8 +380,11 @@ statements! {
     RESULTS = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
                d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
         WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
           AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
@@ -325,8 +394,11 @@ statements! {
     RESULTS_OF_DEVICE = "
         SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
                d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
         FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
         WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
           AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)

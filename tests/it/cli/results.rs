@@ -22,8 +22,10 @@ fn help_begins_with_examples() {
     The oldest comes first. A result is the final one of its request; --all-attempts also shows the
     attempts before it, what was read back of a doubt, and an answer that came too late. What a
     settlement
-    stands on is in the column evidence, as JSON; a table has it with --request. For a question to
-    Microsoft's support, call_id is what was sent as
+    stands on is in the column evidence, as JSON; a table has it with --request. Where completion.track
+    is on, completion says how far an accepted reprovision has come: followed, done, failed, canceled,
+    not_supported, or untracked where its end was not shown. For a question to Microsoft's support,
+    call_id is what was sent as
     client-request-id and graph_request_id is Graph's own.
 
     JSON and CSV have the columns of the database. In CSV, a text that begins with = + - @ TAB or CR has
@@ -149,21 +151,21 @@ on_both! {
         "#);
         check!(program.run(&["results", "--output", "json"]).await, @r#"
         [
-        {"id":2,"request_id":2,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000001","attempt":1,"bucket":"not_found","source":"answer","final":true,"detail":null,"requested_by":"alice@admin01","reason":"ticket 1","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null},
-        {"id":3,"request_id":3,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000002","attempt":1,"bucket":"successful","source":"answer","final":true,"detail":null,"requested_by":"alice@admin01","reason":"ticket 2","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null},
-        {"id":4,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":2,"bucket":"failed","source":"answer","final":true,"detail":"-1 too","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null}
+        {"id":2,"request_id":2,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000001","attempt":1,"bucket":"not_found","source":"answer","final":true,"detail":null,"requested_by":"alice@admin01","reason":"ticket 1","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null,"completion":null,"completed_at":null,"took_seconds":null,"completion_detail":null},
+        {"id":3,"request_id":3,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000002","attempt":1,"bucket":"successful","source":"answer","final":true,"detail":null,"requested_by":"alice@admin01","reason":"ticket 2","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null,"completion":null,"completed_at":null,"took_seconds":null,"completion_detail":null},
+        {"id":4,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":2,"bucket":"failed","source":"answer","final":true,"detail":"-1 too","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null,"completion":null,"completed_at":null,"took_seconds":null,"completion_detail":null}
         ]
         "#);
         check!(program.run(&["results", "--output", "ndjson", "--all-attempts", "--device", &device(0)]).await, @r#"
-        {"id":1,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":1,"bucket":"failed","source":"answer","final":false,"detail":"in failedDeviceIds","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null}
-        {"id":4,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":2,"bucket":"failed","source":"answer","final":true,"detail":"-1 too","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null}
+        {"id":1,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":1,"bucket":"failed","source":"answer","final":false,"detail":"in failedDeviceIds","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null,"completion":null,"completed_at":null,"took_seconds":null,"completion_detail":null}
+        {"id":4,"request_id":1,"tenant":"default","managed_device_id":"30d0e128-de93-41dc-89ec-000000000000","attempt":2,"bucket":"failed","source":"answer","final":true,"detail":"-1 too","requested_by":"alice@admin01","reason":"=cmd()|' /C calc'!A1\nforged line\u001b[2J","recorded_at":"[time]","call_id":"[call or worker id, 36 characters..]","sent_at":"[time]","http_status":200,"graph_request_id":"graph-1","evidence":null,"completion":null,"completed_at":null,"took_seconds":null,"completion_detail":null}
         "#);
         check!(program.run(&["results", "--output", "csv"]).await, @r#"
-        id,request_id,tenant,managed_device_id,attempt,bucket,source,final,detail,requested_by,reason,recorded_at,call_id,sent_at,http_status,graph_request_id,evidence
-        2,2,default,30d0e128-de93-41dc-89ec-000000000001,1,not_found,answer,true,,alice@admin01,ticket 1,[time],[call or worker id, 36 characters..],[time],200,graph-1,
-        3,3,default,30d0e128-de93-41dc-89ec-000000000002,1,successful,answer,true,,alice@admin01,ticket 2,[time],[call or worker id, 36 characters..],[time],200,graph-1,
+        id,request_id,tenant,managed_device_id,attempt,bucket,source,final,detail,requested_by,reason,recorded_at,call_id,sent_at,http_status,graph_request_id,evidence,completion,completed_at,took_seconds,completion_detail
+        2,2,default,30d0e128-de93-41dc-89ec-000000000001,1,not_found,answer,true,,alice@admin01,ticket 1,[time],[call or worker id, 36 characters..],[time],200,graph-1,,,,,
+        3,3,default,30d0e128-de93-41dc-89ec-000000000002,1,successful,answer,true,,alice@admin01,ticket 2,[time],[call or worker id, 36 characters..],[time],200,graph-1,,,,,
         4,1,default,30d0e128-de93-41dc-89ec-000000000000,2,failed,answer,true,'-1 too,alice@admin01,"'=cmd()|' /C calc'!A1
-        forged line[2J",[time],[call or worker id, 36 characters..],[time],200,graph-1,
+        forged line[2J",[time],[call or worker id, 36 characters..],[time],200,graph-1,,,,,
         "#);
     }
 
@@ -181,7 +183,7 @@ on_both! {
         filled.store.settle(&[(doubt, settlement)]).await.unwrap();
         filled.store.close().await;
         let said = program.run(&["results", "--all-attempts", "--output", "csv"]).await;
-        assert!(said.stdout.ends_with(",\"{\"\"failed\"\":\"\"HTTP 403\"\"}\"\n"), "{said}");
+        assert!(said.stdout.ends_with(",\"{\"\"failed\"\":\"\"HTTP 403\"\"}\",,,,\n"), "{said}");
         let said = program.run(&["results", "--all-attempts"]).await;
         assert!(!said.stdout.contains("evidence"), "{said}");
         check!(program.run(&["results", "--all-attempts", "--request", "1"]).await, @r#"

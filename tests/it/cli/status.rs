@@ -3,7 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::time::Duration;
 
+use reprovisiond::domain::budget::Budget;
+use reprovisiond::domain::completion::{Completion, CompletionState, Judgement};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::rate::Rate;
+use reprovisiond::store::CompletionClaim;
 
 use super::fill::{Filled, ends};
 use super::program::{Program, check, plain};
@@ -20,7 +24,8 @@ fn help_begins_with_examples() {
 
     The first line says whether anything needs you. Per tenant: requests that are ready, that wait for
     a time, whose call is under way (sending), that are in doubt (unknown) or wait for a person (held),
-    and the final results by bucket.
+    and the final results by bucket. Where completion.track is on, also how many accepted reprovisions
+    are being followed, and how the others ended.
 
     JSON is one document and NDJSON the same on one line; CSV has a line a tenant.
 
@@ -132,7 +137,13 @@ on_both! {
               "not_supported": 0,
               "expired": 0,
               "cancelled": 0,
-              "suppressed": 0
+              "suppressed": 0,
+              "completion_followed": 0,
+              "completion_done": 0,
+              "completion_failed": 0,
+              "completion_canceled": 0,
+              "completion_not_supported": 0,
+              "completion_untracked": 0
             },
             {
               "tenant": "default",
@@ -160,16 +171,22 @@ on_both! {
               "not_supported": 0,
               "expired": 0,
               "cancelled": 0,
-              "suppressed": 0
+              "suppressed": 0,
+              "completion_followed": 0,
+              "completion_done": 0,
+              "completion_failed": 0,
+              "completion_canceled": 0,
+              "completion_not_supported": 0,
+              "completion_untracked": 0
             }
           ],
           "workers": []
         }
         "#);
         check!(program.run(&["status", "--output", "csv"]).await, @r#"
-        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,paused_by,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed
-        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
-        [time],default,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0
+        now,tenant,ready,waiting,sending,unknown,held,oldest_ready_at,next_due_at,calls_in_doubt,paused_at,paused_by,pause_reason,wait_until,wait_reason,blocked_at,block_code,block_reason,probe_at,cautious,successful,failed,not_found,not_supported,expired,cancelled,suppressed,completion_followed,completion_done,completion_failed,completion_canceled,completion_not_supported,completion_untracked
+        [time],contoso,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0,0,0,0,0,0,0
+        [time],default,0,0,0,0,0,,,0,,,,,,,,,,false,0,0,0,0,0,0,0,0,0,0,0,0,0
         "#);
     }
 
@@ -222,6 +239,37 @@ on_both! {
         let said = program.run(&["status", "--output", "ndjson"]).await;
         let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
         assert_eq!(document["needs"].as_array().unwrap().len(), 1, "{said}");
+    }
+
+    async fn what_became_of_accepted_reprovisions_is_shown_where_any_is_followed(scratch: Scratch) {
+        let program = Program::new(&scratch).await;
+        let filled = Filled::new(&scratch).await;
+        let name = "default".parse().unwrap();
+        filled.store.track_completions(std::slice::from_ref(&name), Some(Duration::ZERO)).await.unwrap();
+        filled.enqueue("default", 1..4).await;
+        filled.call("default", CallState::Answered, TenantEffect::None, |_| ends(Bucket::Successful, None)).await;
+        let budget = Budget { rate: Rate { calls: 100, period: Duration::from_secs(1) } };
+        let claim = CompletionClaim { tenant: &name, limit: 1, budget, put_off: Duration::ZERO };
+        let watch = filled.store.claim_completions(&claim).await.unwrap().watches.remove(0);
+        let failed = Completion {
+            state: CompletionState::Failed,
+            started_at: Some(watch.sent_at),
+            ended_at: Some(watch.now),
+            took_seconds: Some(1859),
+            detail: Some("internalServerError: no luck".to_owned()),
+            evidence: "{}".to_owned(),
+        };
+        filled.store.record_completions(&name, &[(watch, Judgement::Ended(failed))], None).await.unwrap();
+        filled.store.close().await;
+        let words = |said: &str| said.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        let status = words(&program.run(&["status"]).await.stdout);
+        assert!(status.contains("completion followed done failed canceled not_supported untracked default 2 0 1 0 0 0 worker"), "{status}");
+        let results = program.run(&["results"]).await.stdout;
+        assert!(words(&results).contains("bucket source completion took_seconds http_status call_id requested_by detail completion_detail reason"), "{results}");
+        assert!(words(&results).contains("successful answer failed 1859 200") && words(&results).contains("internalServerError: no luck ticket 1"), "{results}");
+        assert!(words(&results).contains("successful answer followed 200"), "{results}");
+        let csv = program.run(&["results", "--output", "csv"]).await.stdout;
+        assert!(csv.contains(",failed,") && csv.contains(",1859,internalServerError: no luck\n") && csv.contains(",followed,,,\n"), "{csv}");
     }
 
     async fn a_watch_appends_to_a_pipe_and_ends_with_it_or_by_ctrl_c(scratch: Scratch) {

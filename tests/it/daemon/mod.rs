@@ -3,6 +3,7 @@
 mod actions;
 mod answers;
 mod boundaries;
+mod completion;
 mod crashes;
 mod credentials;
 mod file_trouble;

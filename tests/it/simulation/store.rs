@@ -6,14 +6,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use reprovisiond::domain::answer::Evidence;
+use reprovisiond::domain::completion::{Judgement, Watch};
 use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Recording, TenantEffect};
 use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status,
-    Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, Enqueued, NewRequest, Outcome,
+    Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -268,6 +269,22 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn register_tenants(&self, _: &[TenantName]) -> Result<(), StoreError> {
+        not_asked()
+    }
+    // Its settings leave `completion.track` off: what is accepted is not followed, and nothing is.
+    async fn track_completions(&self, _: &[TenantName], first_after: Option<Duration>) -> Result<u64, StoreError> {
+        assert_eq!(first_after, None);
+        Ok(0)
+    }
+    async fn claim_completions(&self, _: &CompletionClaim<'_>) -> Result<ClaimedCompletions, StoreError> {
+        not_asked()
+    }
+    async fn record_completions(
+        &self,
+        _: &TenantName,
+        _: &[(Watch, Judgement)],
+        _: Option<Duration>,
+    ) -> Result<u64, StoreError> {
         not_asked()
     }
     async fn order(&self, _: &Order) -> Result<Outcome, StoreError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::chance::Chance;
 use reprovisiond::clock::{BootInstant, Clock};
-use reprovisiond::config::{Batch, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use reprovisiond::config::{Batch, Completion, Limits, Reconcile, Retry, UnknownPolicy, Worker};
 use reprovisiond::domain::id::{ManagedDeviceId, TenantName, WorkerId};
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::engine::Settings;
@@ -288,6 +288,15 @@ pub(super) fn rules(rng: &mut fastrand::Rng, mutant: Option<Mutant>) -> Rules {
             settle_after,
             give_up_after: settle_after + seconds(100, 1200),
             clock_margin,
+        },
+        // Off: it decides nothing about a call.
+        completion: Completion {
+            track: false,
+            first_after: Duration::ZERO,
+            shortest_delay: Duration::ZERO,
+            longest_delay: Duration::ZERO,
+            give_up_after: Duration::ZERO,
+            reads: Rate { calls: 1, period: Duration::from_secs(1) },
         },
         database: "a model".to_owned(),
     };

@@ -1,6 +1,7 @@
 //! What the store promises, on both databases, with the databases' own clients as producers and as the eyes.
 
 mod claim;
+mod completions;
 mod doubts;
 mod intake;
 mod orders;
@@ -109,6 +110,8 @@ impl Db {
         self.sql(
             "SELECT * FROM reprovision_queue ORDER BY request_id; SELECT * FROM graph_calls ORDER BY id;
              SELECT * FROM device_results ORDER BY id; SELECT * FROM tenants ORDER BY name;
+             SELECT * FROM completions ORDER BY id; SELECT * FROM completion_watches ORDER BY request_id;
+             SELECT * FROM completion_tenants ORDER BY tenant;
              SELECT * FROM pauses ORDER BY scope, subject; SELECT * FROM operator_actions ORDER BY id;
              SELECT id, started_at, stopped_at FROM workers ORDER BY id",
         )

@@ -37,7 +37,7 @@ async fn both_databases_have_the_same_tables_and_views_with_the_same_columns() {
 
 #[tokio::test]
 async fn both_databases_check_the_same_words() {
-    let words = ["reprovision_queue", "graph_calls", "device_results"];
+    let words = ["reprovision_queue", "graph_calls", "device_results", "completions"];
     let mut found = Vec::new();
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let db = Db::new(Scratch::new(backend).await).await;
