@@ -125,6 +125,8 @@ pub struct Seen {
     pub read_at: Option<DateTime<Utc>>,
     /// Graph's `request-id`.
     pub graph_request_id: Option<String>,
+    /// Why what is not among them may have happened all the same.
+    pub absence_proves_nothing: Option<&'static str>,
 }
 
 /// `[reconcile]`, as far as it decides here.
@@ -261,7 +263,7 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
         return Settlement::Hold { detail: detail.to_owned(), evidence: evidence(read) };
     }
-    let actions = match read {
+    let shown = match read {
         ReadBack::Failed { reason, retry_after } => {
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
@@ -272,11 +274,11 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
-        ReadBack::Seen(seen) => &seen.actions,
+        ReadBack::Seen(seen) => seen,
         ReadBack::LookedUp(_) => return absent(doubt, read, policy, "bulk action of this call"),
     };
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
-    let reprovisions: Vec<&RemoteAction> = actions.iter().filter(|action| action.is_reprovision()).collect();
+    let reprovisions: Vec<&RemoteAction> = shown.actions.iter().filter(|action| action.is_reprovision()).collect();
     let ours: Vec<&&RemoteAction> =
         reprovisions.iter().filter(|action| action.started_at.is_some_and(|at| at >= earliest)).collect();
 
@@ -296,7 +298,13 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
         let seen = "read-back shows a Reprovision that may be this one or that of another accepted call close to it";
         return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
     }
-    absent(doubt, read, policy, "Reprovision")
+    match shown.absence_proves_nothing {
+        Some(why) => {
+            let seen = format!("read-back shows no Reprovision, which proves nothing here: {why}");
+            wait_or_hold(doubt, policy, read, seen, Duration::ZERO)
+        }
+        None => absent(doubt, read, policy, "Reprovision"),
+    }
 }
 
 /// Graph does not show `what`: once the settling time is over, it did not happen.
@@ -485,8 +493,12 @@ mod tests {
     fn every_settlement_carries_what_was_read_and_what_decided_is_kept_whatever_else_is_listed() {
         let mut actions = vec![action("Restart\n", None); 200];
         actions.push(action("Reprovision", Some(5)));
-        let read =
-            ReadBack::Seen(Seen { actions, read_at: Some(at(100)), graph_request_id: Some("graph-7".to_owned()) });
+        let read = ReadBack::Seen(Seen {
+            actions,
+            read_at: Some(at(100)),
+            graph_request_id: Some("graph-7".to_owned()),
+            ..Seen::default()
+        });
         let Settlement::Final { evidence, .. } = settle(&doubt(120), &read, &POLICY) else { panic!() };
         let kept: serde_json::Value = serde_json::from_str(&evidence).unwrap();
         assert_eq!(kept["read_at"], "2027-01-15T08:01:40Z");
@@ -551,6 +563,18 @@ mod tests {
             device,
         });
         ReadBack::LookedUp(LookedUp { found, read_at: None, graph_request_id: None })
+    }
+
+    #[test]
+    fn where_absence_proves_nothing_a_reprovision_still_proves_itself_and_its_absence_goes_to_a_person() {
+        let read =
+            |actions| ReadBack::Seen(Seen { actions, absence_proves_nothing: Some("it is old"), ..Seen::default() });
+        let shown = read(vec![action("Reprovision", Some(5))]);
+        assert!(matches!(settle(&doubt(120), &shown, &POLICY), Settlement::Final { bucket: Bucket::Successful, .. }));
+        let absent = read(vec![action("Reprovision", Some(-9999))]);
+        assert!(matches!(settle(&doubt(960), &absent, &POLICY), Settlement::AskAgain { .. }));
+        let Settlement::Hold { detail, .. } = settle(&doubt(7200), &absent, &POLICY) else { panic!() };
+        assert!(detail.contains("it is old"), "{detail}");
     }
 
     #[test]

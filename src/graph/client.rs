@@ -83,17 +83,24 @@ impl GraphClient {
             Ok(answer) => answer,
             Err(exchange) => {
                 if let Exchange::Lost { .. } = exchange {
-                    self.cloud_pcs.forget(outgoing.devices.iter().copied());
+                    self.forget(outgoing, |_| true);
                 }
                 return Reply { evidence: evidence_of(&exchange), exchange, renewed_token: false };
             }
         };
         let (body, evidence) = self.read(&answer, targets, self.call_timeout.saturating_sub(began.elapsed())).await;
-        // What may have been carried out may have changed which managed device a Cloud PC is.
         if (200..300).contains(&answer.status) || answer.status >= 500 {
-            self.cloud_pcs.forget(outgoing.devices.iter().copied().filter(|device| !refused(&body, *device)));
+            self.forget(outgoing, |device| !refused(&body, device));
         }
         Reply { exchange: Exchange::Answered(answer.http(body)), evidence, renewed_token: answer.renewed_token }
+    }
+
+    /// What may have been carried out may have changed which managed device a Cloud PC is. Where Cloud PCs are only read back,
+    /// the one that a device had is the one to read.
+    fn forget(&self, outgoing: &Outgoing, which: impl Fn(ManagedDeviceId) -> bool) {
+        if self.action.takes_cloud_pc_ids() {
+            self.cloud_pcs.forget(outgoing.devices.iter().copied().filter(|device| which(*device)));
+        }
     }
 
     async fn read(
@@ -200,7 +207,7 @@ impl Graph for GraphClient {
 
     async fn remote_actions(&self, subject: &Subject) -> ReadBack {
         match (subject.action.takes_cloud_pc_ids(), subject.cloud_pc) {
-            (false, _) => read_back::of_managed_device(&self.caller, subject.device).await,
+            (false, _) => read_back::of_managed_device(&self.caller, &self.cloud_pcs, subject.device).await,
             (true, Some(cloud_pc)) => read_back::remote_actions(&self.caller, cloud_pc).await,
             (true, None) => {
                 let reason = "the call named no Cloud PC for this device".to_owned();

@@ -3,22 +3,46 @@
 use chrono::{DateTime, Utc};
 
 use super::caller::{Caller, Unread};
+use super::cloud_pcs::CloudPcs;
 use super::wire;
 use crate::domain::answer::retry_after;
 use crate::domain::id::{CloudPcId, ManagedDeviceId};
 use crate::domain::read_back::{ReadBack, Seen};
 
-/// By managed device: of the family of `bulkReprovisionCloudPc`.
-/// Source: Microsoft's reference page "managedDevice: getCloudPcRemoteActionResults" (beta).
-pub(super) async fn of_managed_device(caller: &Caller, device: ManagedDeviceId) -> ReadBack {
-    read(caller, &format!("/beta/deviceManagement/managedDevices/{device}/getCloudPcRemoteActionResults")).await
+/// By managed device: the successor's, where the device's Cloud PC is known, else what is left of the family of
+/// `bulkReprovisionCloudPc`.
+///
+/// Source: Microsoft's reference page "managedDevice: getCloudPcRemoteActionResults" (beta), by which it is deprecated and
+/// stopped returning data on 30 September 2024: what it shows has happened, and what it does not show may have.
+pub(super) async fn of_managed_device(caller: &Caller, cloud_pcs: &CloudPcs, device: ManagedDeviceId) -> ReadBack {
+    // A list that cannot be read only means that this Cloud PC is not known.
+    let _ = cloud_pcs.prepare(caller).await;
+    if let Some(cloud_pc) = cloud_pcs.of(device) {
+        match read(caller, &by_cloud_pc(cloud_pc)).await {
+            // Where a tenant, or its cloud, has no successor, the old one is what there is.
+            Err(Unread { answer: Some(answer), .. }) if [400, 404, 405, 410, 501].contains(&answer.status) => {}
+            other => return seen(other),
+        }
+    }
+    match read(caller, &format!("/beta/deviceManagement/managedDevices/{device}/getCloudPcRemoteActionResults")).await {
+        Ok(shown) => ReadBack::Seen(Seen {
+            absence_proves_nothing: Some(
+                "Microsoft has deprecated the read-back by managed device ID, and no Cloud PC with this ID can be read",
+            ),
+            ..shown
+        }),
+        unread => seen(unread),
+    }
 }
 
-/// By Cloud PC: its successor.
+/// By Cloud PC.
 /// Source: Microsoft's reference page "cloudPC: retrieveCloudPcRemoteActionResults" (beta).
 pub(super) async fn remote_actions(caller: &Caller, cloud_pc: CloudPcId) -> ReadBack {
-    let path = format!("/beta/deviceManagement/virtualEndpoint/cloudPCs/{cloud_pc}/retrieveCloudPcRemoteActionResults");
-    read(caller, &path).await
+    seen(read(caller, &by_cloud_pc(cloud_pc)).await)
+}
+
+fn by_cloud_pc(cloud_pc: CloudPcId) -> String {
+    format!("/beta/deviceManagement/virtualEndpoint/cloudPCs/{cloud_pc}/retrieveCloudPcRemoteActionResults")
 }
 
 /// What cannot be read, as a read-back.
@@ -29,16 +53,15 @@ pub(super) fn failed(unread: Unread) -> ReadBack {
     ReadBack::Failed { reason: unread.reason, retry_after: asks }
 }
 
-async fn read(caller: &Caller, path: &str) -> ReadBack {
-    let Ok(url) = caller.url(path) else {
-        return ReadBack::Failed { reason: "graph_url does not take a path".to_owned(), retry_after: None };
-    };
-    let answer = match caller.get(url).await {
-        Ok(answer) => answer,
-        Err(unread) => return failed(unread),
-    };
-    match answer.whole().map_err(|_| "").and_then(wire::remote_actions) {
-        Ok(actions) => ReadBack::Seen(Seen { actions, read_at: answer.date, graph_request_id: answer.request_id }),
-        Err(why) => failed(answer.unreadable(why)),
-    }
+fn seen(read: Result<Seen, Unread>) -> ReadBack {
+    read.map_or_else(failed, ReadBack::Seen)
+}
+
+async fn read(caller: &Caller, path: &str) -> Result<Seen, Unread> {
+    let url = caller.url(path).map_err(|error| Unread { reason: format!("graph_url: {error}"), answer: None })?;
+    let answer = caller.get(url).await?;
+    let actions =
+        answer.whole().map_err(|_| "").and_then(wire::remote_actions).map_err(|why| answer.unreadable(why))?;
+    let (read_at, graph_request_id) = (answer.date, answer.request_id);
+    Ok(Seen { actions, read_at, graph_request_id, absence_proves_nothing: None })
 }

@@ -199,7 +199,7 @@ fn an_action_that_a_cloud_does_not_have_by_microsofts_page_is_a_warning() {
     assert_snapshot!(warned("china").lines().take(3).collect::<Vec<_>>().join("\n"), @r#"
     ok
     warning: DIR/reprovisiond.toml:2:9: tenants.a.cloud = "china" and the action is bulk-reprovision-cloud-pc: Microsoft's reference page marks the action as not available in this cloud
-      requests stay queued if Graph refuses it there; see whether another graph.action is available
+      requests stay queued if Graph refuses it there; see whether another is available there (graph.action or tenants.NAME.action)
     "#);
     for cloud in ["global", "us-gov-l4", "us-gov-l5"] {
         assert!(!warned(cloud).contains("warning"), "{cloud}");

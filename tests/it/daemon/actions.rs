@@ -83,6 +83,8 @@ each_successor! {
         let expected: Vec<String> =
             fleet.iter().map(|device| format!("{}|{}", device.managed_device_id, expected(device))).collect();
         assert_eq!(said, expected.join("\n"));
+        // What was asked of v1.0 is what Microsoft's schema has.
+        assert!(crate::contract::check_recorded(&simulator) > 0);
         assert_eq!(simulator.ledger().len(), 20);
         let reasons = scratch.rows("SELECT count(*) FROM device_results WHERE bucket <> 'successful' AND detail IS NULL").await;
         assert_eq!(reasons, "0", "each says why");

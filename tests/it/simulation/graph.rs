@@ -342,7 +342,7 @@ impl Graph for ModelGraph {
             }));
             // The `Date` header has whole seconds.
             let read_at = DateTime::from_timestamp(self.world.graph_now().timestamp(), 0);
-            ReadBack::Seen(Seen { actions, read_at, graph_request_id: None })
+            ReadBack::Seen(Seen { actions, read_at, ..Seen::default() })
         };
         tokio::time::sleep(after).await;
         self.life.gate().await;
