@@ -17,8 +17,8 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter, ResultRow,
-    Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, Condition, Decide, Enqueued, Evidence, NewRequest, Outcome, Recorded, ResultFilter,
+    ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
 use crate::domain::id::{CallId, TenantName, WorkerId};
@@ -28,6 +28,7 @@ use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 mod connections;
+mod examine;
 mod listen;
 mod operator;
 pub(super) mod sql;
@@ -99,6 +100,13 @@ impl Store for PostgresStore {
         tx.commit().await?;
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
+    }
+
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
+        let mut tx = self.begin().await?;
+        let conditions = examine::examine(&mut tx).await?;
+        tx.commit().await?;
+        Ok(conditions)
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {

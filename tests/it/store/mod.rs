@@ -2,6 +2,7 @@
 
 mod claim;
 mod doubts;
+mod grants;
 mod intake;
 mod orders;
 mod prepared;
