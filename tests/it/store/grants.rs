@@ -5,28 +5,10 @@ use reprovisiond::store::{PRIVILEGES, statements};
 use sqlx::{AssertSqlSafe, Connection, Either, Executor, PgConnection, SqlSafeStr as _, Statement};
 
 use super::{Backend, Db};
-use crate::support::Scratch;
+use crate::support::{Role, Scratch};
 
-/// Statements that only commands make, which people run under roles of their own; and what takes and leaves tables.
+/// Statements that only commands make, which people run under roles of their own.
 const OF_PEOPLE: [&str; 4] = ["ENQUEUE", "PAUSE_SUBJECTS", "RECORD_ACTIONS", "RESUME_SUBJECTS"];
-
-/// A role, gone when the test ends. Roles are the whole server's.
-struct Role {
-    name: String,
-    url: String,
-}
-
-impl Role {
-    async fn new(db: &Db) -> Self {
-        let name = format!("role_{}", db.worker.0.simple());
-        db.sql(&format!("CREATE ROLE {name} LOGIN")).await;
-        Self { url: db.scratch.url.replace("user=postgres", &format!("user={name}")), name }
-    }
-
-    async fn drop(self, db: &Db) {
-        db.sql(&format!("DROP OWNED BY {name}; DROP ROLE {name}", name = self.name)).await;
-    }
-}
 
 /// The names of the statements that the role may not make, found out by the server's own check, which EXPLAIN makes too.
 async fn forbidden(url: &str, scratch_url: &str) -> Vec<&'static str> {
@@ -54,20 +36,24 @@ async fn forbidden(url: &str, scratch_url: &str) -> Vec<&'static str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_privileges_that_are_asked_for_are_those_that_the_daemons_statements_need() {
     let db = Db::new(Scratch::new(Backend::Postgres).await).await;
-    let role = Role::new(&db).await;
-    let all = PRIVILEGES.iter().flat_map(|(table, words)| words.iter().map(move |word| (*table, *word)));
-    for (table, word) in all.clone() {
-        db.sql(&format!("GRANT {word} ON {table} TO {}", role.name)).await;
+    let role = Role::new(&db.scratch).await;
+    let readme = include_str!("../../../README.md");
+    for grant in readme.lines().filter(|line| line.starts_with("GRANT ")) {
+        db.sql(&grant.replace("TO reprovisiond", &format!("TO {}", role.name))).await;
     }
-    assert_eq!(forbidden(&role.url, &db.scratch.url).await.len(), OF_PEOPLE.len());
+    let mut without = forbidden(&role.url, &db.scratch.url).await;
+    without.sort_unstable();
+    assert_eq!(without, OF_PEOPLE, "what README grants");
+    let all = PRIVILEGES.iter().flat_map(|(table, words)| words.iter().map(move |word| (*table, *word)));
     for (table, word) in all {
         db.sql(&format!("REVOKE {word} ON {table} FROM {}", role.name)).await;
         let without = forbidden(&role.url, &db.scratch.url).await;
         assert!(without.len() > OF_PEOPLE.len(), "no statement needs {word} on {table}");
         db.sql(&format!("GRANT {word} ON {table} TO {}", role.name)).await;
     }
-    let mut left = forbidden(&role.url, &db.scratch.url).await;
-    left.sort_unstable();
-    assert_eq!(left, OF_PEOPLE);
-    role.drop(&db).await;
+    for more in ["INSERT ON reprovision_requests", "SELECT, INSERT ON operator_actions", "INSERT, DELETE ON pauses"] {
+        db.sql(&format!("GRANT {more} TO {}", role.name)).await;
+    }
+    assert_eq!(forbidden(&role.url, &db.scratch.url).await, [""; 0], "what README says of people and producers");
+    role.drop(&db.scratch).await;
 }
