@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod cancel;
+mod check;
 mod check_config;
 mod database;
 mod demo;
@@ -42,6 +43,7 @@ use crate::config::Sources;
   reprovisiond migrate --database sqlite:queue.db       make the queue
   reprovisiond enqueue --database sqlite:queue.db 30d0e128-de93-41dc-89ec-33d84bb662a0
   reprovisiond check-config --config reprovisiond.toml  what is configured, and what is wrong with it
+  reprovisiond check --config reprovisiond.toml         whether all that the daemon needs is there
   reprovisiond run --config reprovisiond.toml           the daemon
   reprovisiond status --watch                           what is pending
   reprovisiond results --output csv > results.csv       what came of it
@@ -96,6 +98,7 @@ enum Command {
     Resume(resume::ResumeArgs),
     Cancel(cancel::CancelArgs),
     Resolve(resolve::ResolveArgs),
+    Check(check::CheckArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
 }
@@ -135,6 +138,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => resume::run(&cli.global, args).await,
         Command::Cancel(args) => cancel::run(&cli.global, args).await,
         Command::Resolve(args) => resolve::run(&cli.global, args).await,
+        Command::Check(args) => check::run(&cli.global, args).await,
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }
@@ -154,7 +158,9 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    // Nobody may be reading: the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
+    if !failure.message.is_empty() {
+        // Nobody may be reading: the exit code still says it.
+        let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
+    }
     ExitCode::from(failure.exit as u8)
 }

@@ -22,7 +22,7 @@ use crate::domain::read_back::{ReadBack, Subject};
 
 /// One tenant's Graph.
 pub struct GraphClient {
-    caller: Caller,
+    pub(super) caller: Caller,
     action: Action,
     cloud_pcs: CloudPcs,
     call_timeout: Duration,

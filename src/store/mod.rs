@@ -2,6 +2,7 @@
 //! transaction, and no transaction type crosses the trait.
 
 mod completions;
+mod condition;
 mod error;
 mod late;
 mod operator;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use completions::{ClaimedCompletions, CompletionClaim};
+pub use condition::{Condition, PRIVILEGES};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 
@@ -41,6 +43,9 @@ pub trait Store: Send + Sync {
 
     /// Refuses a database whose schema is not the one this program was built with.
     async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// What else a worker needs of the database, thing by thing. Read only.
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError>;
 
     /// Makes tenants known to the database, so that requests for them are accepted. Tenants already there stay as they are.
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError>;
@@ -141,6 +146,14 @@ pub async fn open(url: &DatabaseUrl, create: bool, patience: Duration) -> Result
         DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create, patience).await?),
         DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url, patience).await?),
     })
+}
+
+/// Opens it to look only: nothing is created, and no verb that writes works on a SQLite file.
+pub async fn open_to_look(url: &DatabaseUrl, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
+    match url.kind() {
+        DatabaseKind::Sqlite { path } => Ok(Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?)),
+        DatabaseKind::Postgres => open(url, false, patience).await,
+    }
 }
 
 /// Every statement of both implementations, by name, for the test that prepares each on a migrated schema.

@@ -17,8 +17,8 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, Enqueued, Evidence, NewRequest,
-    Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Enqueued, Evidence,
+    NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
 use crate::domain::completion::{Judgement, Watch};
@@ -30,6 +30,7 @@ use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 mod completions;
 mod connections;
+mod examine;
 mod listen;
 mod operator;
 pub(super) mod sql;
@@ -101,6 +102,13 @@ impl Store for PostgresStore {
         tx.commit().await?;
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
+    }
+
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
+        let mut tx = self.begin().await?;
+        let conditions = examine::examine(&mut tx).await?;
+        tx.commit().await?;
+        Ok(conditions)
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {

@@ -40,6 +40,8 @@ statements! {
     HAS_MIGRATIONS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
     // Differs because Postgres notifies: this is how another process's commit is noticed.
     DATA_VERSION = "PRAGMA data_version";
+    // Differs because Postgres always has its own.
+    JOURNAL_MODE = "PRAGMA journal_mode";
 
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT value FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING";
     PROBE_BLOCKED = "

@@ -13,8 +13,8 @@ use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, Enqueued, NewRequest, Outcome,
-    Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Enqueued, NewRequest,
+    Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -266,6 +266,9 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn check_schema(&self) -> Result<(), StoreError> {
+        not_asked()
+    }
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
         not_asked()
     }
     async fn register_tenants(&self, _: &[TenantName]) -> Result<(), StoreError> {
