@@ -6,6 +6,7 @@ mod database;
 mod demo;
 mod enqueue;
 mod failure;
+mod generate;
 mod migrate;
 mod object;
 mod order;
@@ -24,7 +25,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
 
@@ -98,6 +99,7 @@ enum Command {
     Resolve(resolve::ResolveArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -139,6 +141,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Generate(args) => generate::run(args, Cli::command()),
     }
 }
 

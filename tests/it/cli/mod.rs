@@ -3,6 +3,7 @@
 mod demo;
 mod enqueue;
 mod fill;
+mod generate;
 mod orders;
 mod program;
 mod results;
