@@ -7,6 +7,7 @@ mod database;
 mod demo;
 mod enqueue;
 mod failure;
+mod generate;
 mod migrate;
 mod object;
 mod order;
@@ -25,7 +26,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
 
@@ -101,6 +102,7 @@ enum Command {
     Check(check::CheckArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -143,6 +145,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Generate(args) => generate::run(args, Cli::command()),
     }
 }
 

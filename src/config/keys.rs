@@ -398,12 +398,37 @@ pub(super) fn setting(path: &str) -> Option<&'static Setting> {
     })
 }
 
+/// A key as it is told to people.
+#[derive(Debug)]
+pub struct DescribedKey {
+    /// `section.key`, or `tenants.NAME.key`.
+    pub path: &'static str,
+    /// What it is, in a line without a full stop.
+    pub meaning: &'static str,
+    /// What values it takes.
+    pub takes: String,
+    /// The value it has when no layer sets it.
+    pub default: Option<&'static str>,
+    /// The variable that sets it.
+    pub variable: String,
+}
+
+/// Every key, in the table's order.
+pub fn described_keys() -> impl Iterator<Item = DescribedKey> {
+    KEYS.iter().map(|key| DescribedKey {
+        path: key.path,
+        meaning: key.meaning,
+        takes: key.takes(),
+        default: key.default,
+        variable: key.variable(),
+    })
+}
+
 /// Every key with its variable, its values, its default and its meaning, for people.
 pub fn reference() -> String {
-    KEYS.iter()
-        .map(|key| {
-            let default = key.default.map_or_else(|| "none".to_owned(), ToOwned::to_owned);
-            let (path, variable, takes, meaning) = (key.path, key.variable(), key.takes(), key.meaning);
+    described_keys()
+        .map(|DescribedKey { path, meaning, takes, default, variable }| {
+            let default = default.unwrap_or("none");
             format!("{path}\n  {meaning}.\n  takes:    {takes}\n  default:  {default}\n  variable: {variable}\n")
         })
         .collect::<Vec<_>>()

@@ -40,7 +40,7 @@ pub use self::certificate::{ClientCertificate, NotACertificate};
 pub use self::credential::Credential;
 pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
-pub use self::keys::reference;
+pub use self::keys::{DescribedKey, described_keys, reference};
 pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
 pub use self::sources::Sources;
 use crate::domain::action::Action;

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod enqueue;
 mod fill;
+mod generate;
 mod orders;
 mod program;
 mod results;
