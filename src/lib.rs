@@ -14,6 +14,7 @@
 //! | 2 | [`graph`] | one HTTP call to Microsoft Graph, no hidden retry; tokens |
 //! | 3 | [`engine`] | gather, plan, commit the intent, call, commit the answer. Knows the traits, neither sqlx nor reqwest |
 //! | 3 | [`simulator`] | a simulated Graph with faults and a ledger. Shares no code with [`graph`], so that a mistake cannot hide in both |
+//! | 4 | [`lifecycle`] | signals, and what systemd is told: ready, reloading, stopping, alive |
 //! | 4 | [`telemetry`], [`cli`] | logs, and one file a command |
 
 pub mod chance;
@@ -24,6 +25,7 @@ pub mod domain;
 pub mod engine;
 pub mod failpoint;
 pub mod graph;
+pub mod lifecycle;
 pub mod simulator;
 pub mod store;
 pub mod telemetry;

@@ -12,6 +12,7 @@ mod migrate;
 mod object;
 mod order;
 mod pause;
+mod reload;
 mod render;
 mod resolve;
 mod results;

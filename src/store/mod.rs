@@ -123,6 +123,9 @@ pub trait Store: Send + Sync {
     /// Inserts requests, all or none, as any producer would: one transaction, whatever their number.
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError>;
 
+    /// How much is pending, in all tenants together: one number for each place where it may be.
+    async fn depth(&self) -> Result<Depth, StoreError>;
+
     /// What is pending and what holds, for people.
     async fn status(&self) -> Result<Status, StoreError>;
 
@@ -302,6 +305,28 @@ pub struct Status {
     pub tenants: Vec<TenantStatus>,
     /// Workers whose lease holds.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// How many entries of the queue are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// They may go now, as far as they themselves go.
+    pub ready: i64,
+    /// They wait for a time.
+    pub waiting: i64,
+    /// Their call is under way.
+    pub sending: i64,
+    /// They are in doubt.
+    pub unknown: i64,
+    /// They wait for a person.
+    pub held: i64,
+}
+
+impl From<(i64, i64, i64, i64, i64)> for Depth {
+    /// In the order of the statement `DEPTH`.
+    fn from((ready, waiting, sending, unknown, held): (i64, i64, i64, i64, i64)) -> Self {
+        Self { ready, waiting, sending, unknown, held }
+    }
 }
 
 /// One tenant, for people.

@@ -17,7 +17,7 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Enqueued, Evidence,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth, Enqueued, Evidence,
     NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
@@ -416,6 +416,11 @@ impl Store for PostgresStore {
         }
         tx.commit().await?;
         Ok(rows::enqueued(requests.len(), inserted))
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        let mut tx = self.connections.begin_snapshot().await?;
+        Ok(sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(sql::DEPTH).fetch_one(&mut *tx).await?.into())
     }
 
     async fn status(&self) -> Result<Status, StoreError> {

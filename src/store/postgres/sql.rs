@@ -355,6 +355,11 @@ statements! {
         ORDER BY u.n
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
+    DEPTH = "
+        SELECT count(*) FILTER (WHERE state = 'queued' AND (ready OR due_at <= now())),
+               count(*) FILTER (WHERE state = 'queued' AND NOT (ready OR due_at <= now())),
+               count(*) FILTER (WHERE state = 'sending'), count(*) FILTER (WHERE state = 'unknown'), count(*) FILTER (WHERE state = 'held')
+        FROM reprovision_queue";
     STATUS_TENANTS = "
         SELECT now() AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code, block_reason, probe_at,
                cautious FROM tenants ORDER BY name";

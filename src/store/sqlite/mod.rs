@@ -18,7 +18,7 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Enqueued, Evidence,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth, Enqueued, Evidence,
     NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use crate::domain::completion::{Judgement, Watch};
@@ -391,6 +391,10 @@ impl Store for SqliteStore {
         }
         tx.commit().await?;
         Ok(rows::enqueued(requests.len(), inserted))
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        Ok(sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(sql::DEPTH).fetch_one(&self.reader).await?.into())
     }
 
     async fn status(&self) -> Result<Status, StoreError> {

@@ -352,6 +352,11 @@ statements! {
         FROM json_each(?1) WHERE true
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
+    DEPTH = "
+        SELECT count(*) FILTER (WHERE state = 'queued' AND (ready = 1 OR due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))),
+               count(*) FILTER (WHERE state = 'queued' AND NOT (ready = 1 OR due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))),
+               count(*) FILTER (WHERE state = 'sending'), count(*) FILTER (WHERE state = 'unknown'), count(*) FILTER (WHERE state = 'held')
+        FROM reprovision_queue";
     STATUS_TENANTS = "
         SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code,
                block_reason, probe_at, cautious FROM tenants ORDER BY name";

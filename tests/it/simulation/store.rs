@@ -13,7 +13,7 @@ use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Enqueued, NewRequest,
+    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth, Enqueued, NewRequest,
     Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
@@ -294,6 +294,9 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn enqueue(&self, _: &[NewRequest]) -> Result<Enqueued, StoreError> {
+        not_asked()
+    }
+    async fn depth(&self) -> Result<Depth, StoreError> {
         not_asked()
     }
     async fn status(&self) -> Result<Status, StoreError> {
