@@ -73,7 +73,7 @@ fn completions_know_every_command_and_bash_can_read_them() {
     let output = Command::new("bash").args(["--norc", "-c", bash, "bash"]).arg(dir.path()).output().unwrap();
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "check-config\n",
+        "check\ncheck-config\n",
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
