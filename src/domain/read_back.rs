@@ -41,6 +41,11 @@ pub struct Doubt {
 }
 
 impl Doubt {
+    /// Whether its call cannot have sent anything: it takes Cloud PCs and its intent named none.
+    pub fn only_looked_up(&self) -> bool {
+        self.action.takes_cloud_pc_ids() && self.cloud_pc.is_none()
+    }
+
     /// What is to be read back.
     pub fn subject(&self) -> Subject {
         Subject { call_id: self.call_id, action: self.action, device: self.device, cloud_pc: self.cloud_pc }
@@ -81,8 +86,8 @@ pub struct RemoteAction {
 pub enum ReadBack {
     /// The device's remote actions, as Graph shows them now.
     Seen(Seen),
-    /// The call itself, looked up by the name it carried.
-    LookedUp(LookedUp),
+    /// The call itself, found by the name it carried: it was accepted.
+    Found(Found),
     /// Nothing could be read.
     Failed {
         /// Why.
@@ -92,18 +97,7 @@ pub enum ReadBack {
     },
 }
 
-/// Whether Graph has a call, by the name it carried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LookedUp {
-    /// The call, if Graph shows it.
-    pub found: Option<Found>,
-    /// Graph's `Date`.
-    pub read_at: Option<DateTime<Utc>>,
-    /// Graph's `request-id`.
-    pub graph_request_id: Option<String>,
-}
-
-/// A call that Graph has: it was accepted.
+/// A call that Graph has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Graph's own id of it.
@@ -114,6 +108,10 @@ pub struct Found {
     pub created_at: Option<DateTime<Utc>>,
     /// What Graph says of the device.
     pub device: DeviceAnswer,
+    /// Graph's `Date`.
+    pub read_at: Option<DateTime<Utc>>,
+    /// Graph's `request-id`.
+    pub graph_request_id: Option<String>,
 }
 
 /// A device's remote actions, and which answer of Graph's shows them.
@@ -190,18 +188,11 @@ const KEPT_CHARS: usize = 100;
 pub fn evidence(read: &ReadBack) -> String {
     let seen = match read {
         ReadBack::Failed { reason, .. } => return not_read(reason),
-        ReadBack::LookedUp(looked_up) => {
-            let action = looked_up.found.as_ref().map(|found| {
-                serde_json::json!({
-                    "id": found.id,
-                    "status": found.status,
-                    "created_at": found.created_at,
-                })
-            });
+        ReadBack::Found(found) => {
             return serde_json::json!({
-                "read_at": looked_up.read_at,
-                "graph_request_id": looked_up.graph_request_id,
-                "bulk_action": action,
+                "read_at": found.read_at,
+                "graph_request_id": found.graph_request_id,
+                "bulk_action": { "id": found.id, "status": found.status, "created_at": found.created_at },
             })
             .to_string();
         }
@@ -253,12 +244,13 @@ impl RemoteAction {
 /// Source: the reference page of `cloudPcRemoteActionResult`: `startDateTime` is Graph's clock, so it is compared with a
 /// margin; and an entry that is missing proves nothing until the settling time is over.
 pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
-    // A call that is found by its own name was accepted, whatever any clock says.
-    if let ReadBack::LookedUp(LookedUp { found: Some(found), .. }) = read {
-        return accepted(doubt, found, read, policy);
+    if doubt.only_looked_up() {
+        let detail = "the call named no Cloud PC: it only looked its devices up, and nothing was sent".to_owned();
+        return Settlement::QueueAgain { evidence: not_read(&detail), detail };
     }
     let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
-    if set_back(doubt, margin) {
+    // A call that is found by its own name was accepted, whatever any clock says.
+    if set_back(doubt, margin) && !matches!(read, ReadBack::Found(_)) {
         let detail =
             "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
         return Settlement::Hold { detail: detail.to_owned(), evidence: evidence(read) };
@@ -268,14 +260,12 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
-        ReadBack::Seen(Seen { read_at, .. }) | ReadBack::LookedUp(LookedUp { read_at, .. })
-            if apart(doubt.now, doubt.read_took, *read_at, margin) =>
-        {
+        ReadBack::Seen(seen) if apart(doubt.now, doubt.read_took, seen.read_at, margin) => {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
         ReadBack::Seen(seen) => seen,
-        ReadBack::LookedUp(_) => return absent(doubt, read, policy, "bulk action of this call"),
+        ReadBack::Found(found) => return accepted(doubt, found, read, policy),
     };
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
     let reprovisions: Vec<&RemoteAction> = shown.actions.iter().filter(|action| action.is_reprovision()).collect();
@@ -303,21 +293,21 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let seen = format!("read-back shows no Reprovision, which proves nothing here: {why}");
             wait_or_hold(doubt, policy, read, seen, Duration::ZERO)
         }
-        None => absent(doubt, read, policy, "Reprovision"),
+        None => absent(doubt, read, policy),
     }
 }
 
-/// Graph does not show `what`: once the settling time is over, it did not happen.
-fn absent(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy, what: &str) -> Settlement {
+/// Graph does not show it: once the settling time is over, it did not happen.
+fn absent(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
     let age = age(doubt);
     if age < policy.settle_after {
         let left = policy.settle_after.saturating_sub(age);
         return Settlement::AskAgain {
             after: next_look(doubt, policy).min(left),
-            detail: format!("read-back shows no {what} yet"),
+            detail: "read-back shows no Reprovision yet".to_owned(),
         };
     }
-    let detail = format!("read-back shows no {what} {} s after the call: it did not happen", age.as_secs());
+    let detail = format!("read-back shows no Reprovision {} s after the call: it did not happen", age.as_secs());
     if doubt.attempts < policy.max_attempts {
         Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {

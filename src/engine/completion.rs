@@ -125,7 +125,7 @@ impl Follower {
             .iter()
             .filter_map(|(.., read)| match read {
                 ReadBack::Failed { reason, .. } => Some(reason.as_str()),
-                ReadBack::Seen(_) | ReadBack::LookedUp(_) => None,
+                ReadBack::Seen(_) | ReadBack::Found(_) => None,
             })
             .collect();
         let whole = failed.len() == looks.len() && looks.len() > 1;
@@ -192,6 +192,6 @@ impl Follower {
 fn asks_to_wait(read: &ReadBack) -> Option<Duration> {
     match read {
         ReadBack::Failed { retry_after, .. } => *retry_after,
-        ReadBack::Seen(_) | ReadBack::LookedUp(_) => None,
+        ReadBack::Seen(_) | ReadBack::Found(_) => None,
     }
 }

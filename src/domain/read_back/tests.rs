@@ -147,45 +147,44 @@ fn clocks_further_apart_than_the_margin_settle_nothing() {
     }
 }
 
-fn looked_up(device: Option<DeviceAnswer>) -> ReadBack {
-    let found = device.map(|device| Found {
+fn found(device: DeviceAnswer) -> ReadBack {
+    ReadBack::Found(Found {
         id: "b".to_owned(),
         status: "pending".to_owned(),
         created_at: Some(at(1)),
         device,
-    });
-    ReadBack::LookedUp(LookedUp { found, read_at: None, graph_request_id: None })
+        read_at: None,
+        graph_request_id: None,
+    })
 }
 
-#[test]
-fn where_absence_proves_nothing_a_reprovision_still_proves_itself_and_its_absence_goes_to_a_person() {
-    let read = |actions| ReadBack::Seen(Seen { actions, absence_proves_nothing: Some("it is old"), ..Seen::default() });
-    let shown = read(vec![action("Reprovision", Some(5))]);
-    assert!(matches!(settle(&doubt(120), &shown, &POLICY), Settlement::Final { bucket: Bucket::Successful, .. }));
-    let absent = read(vec![action("Reprovision", Some(-9999))]);
-    assert!(matches!(settle(&doubt(960), &absent, &POLICY), Settlement::AskAgain { .. }));
-    let Settlement::Hold { detail, .. } = settle(&doubt(7200), &absent, &POLICY) else { panic!() };
-    assert!(detail.contains("it is old"), "{detail}");
-}
-
-#[test]
-fn a_call_found_by_its_name_was_accepted_and_one_that_is_not_found_did_not_happen_once_the_settling_time_is_over() {
-    let is = |read: &ReadBack, doubt: &Doubt| match settle(doubt, read, &POLICY) {
+fn is(read: &ReadBack, doubt: &Doubt) -> &'static str {
+    match settle(doubt, read, &POLICY) {
         Settlement::Final { bucket, .. } => bucket.as_str(),
         Settlement::QueueAgain { .. } => "queued",
         Settlement::AskAgain { .. } => "ask again",
         Settlement::Hold { .. } => "hold",
-    };
-    let pending = looked_up(Some(DeviceAnswer::Unknown("pending".to_owned())));
+    }
+}
+
+#[test]
+fn a_call_found_by_its_name_was_accepted_whatever_the_clocks_are() {
+    let pending = found(DeviceAnswer::Unknown("pending".to_owned()));
     assert_eq!(is(&pending, &doubt(959)), "ask again");
     assert_eq!(is(&pending, &doubt(960)), "successful");
-    let failed = looked_up(Some(DeviceAnswer::Bucket(Bucket::Failed, Some("why".to_owned()))));
+    let failed = found(DeviceAnswer::Bucket(Bucket::Failed, Some("why".to_owned())));
     assert_eq!(is(&failed, &doubt(70)), "failed");
-    // Its name is proof whatever the clocks are.
     assert_eq!(is(&failed, &Doubt { now: at(-86_400), ..doubt(60) }), "failed");
-    let absent = looked_up(None);
-    assert_eq!(is(&absent, &doubt(959)), "ask again");
-    assert_eq!(is(&absent, &doubt(960)), "queued");
-    assert_eq!(is(&absent, &Doubt { attempts: 3, ..doubt(960) }), "failed");
-    assert_eq!(is(&absent, &Doubt { now: at(-86_400), ..doubt(60) }), "hold");
+}
+
+#[test]
+fn a_call_whose_intent_named_no_cloud_pc_sent_nothing_and_goes_again_at_once_whatever_it_was_charged() {
+    let failed = ReadBack::Failed { reason: "HTTP 403".to_owned(), retry_after: None };
+    for action in [Action::CloudPcBulkAction, Action::CloudPcReprovision] {
+        let looked_up = Doubt { action, attempts: 9, ..doubt(61) };
+        assert_eq!(is(&failed, &looked_up), "queued", "{action}");
+        let named = Doubt { cloud_pc: Some(CloudPcId(uuid::Uuid::from_u128(3))), ..looked_up };
+        assert_eq!(is(&failed, &named), "ask again", "{action}");
+    }
+    assert_eq!(is(&failed, &doubt(61)), "ask again", "the first action names none, and sends");
 }
