@@ -9,6 +9,7 @@ mod completion;
 mod intervals;
 mod lease;
 mod live;
+mod prepare;
 mod process;
 mod pulse;
 mod reconcile;
@@ -30,13 +31,11 @@ use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Completion, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::action::Action;
-use crate::domain::answer::{Meaning, meaning};
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
-use crate::graph::{Composed, Graph, Unprepared};
+use crate::graph::{Composed, Graph};
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
 use live::{Exchange, Live, Waiting};
@@ -382,7 +381,7 @@ impl Engine {
             soonest(wants.look_again_in);
             let token = tenant.graph.ready();
             if wants.call && !token {
-                self.fetch_token(tenant, &facts, tasks);
+                self.prepare(tenant, &facts, tasks);
             }
             if wants.expire || (wants.call && token) {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
@@ -488,48 +487,18 @@ impl Engine {
         }
     }
 
-    /// Gets a token beside the loop, so that one tenant's Entra ID holds up no other tenant.
-    fn fetch_token(&self, tenant: &Arc<Tenant>, facts: &Facts, tasks: &mut Tasks) {
-        if tenant.held() || !tasks.fetching_tokens.insert(tenant.name.clone()) {
+    /// Gets what a call needs beside the loop, so that one tenant's Entra ID, or Graph, holds up no other tenant.
+    fn prepare(&self, tenant: &Arc<Tenant>, facts: &Facts, tasks: &mut Tasks) {
+        if tenant.held() || !tasks.preparing.insert(tenant.name.clone()) {
             return;
         }
-        let (tenant, store) = (Arc::clone(tenant), Arc::clone(&self.store));
-        let delay = self.delay(facts.waits_in_a_row.saturating_add(1));
-        let probe_after = self.settings.get().retry.blocked_probe_interval;
-        tasks.set.spawn(async move {
-            if let Err(problem) = tenant.graph.prepare().await {
-                let effect = unprepared(&problem, tenant.action, delay, probe_after);
-                tenant.hold(&effect);
-                if let TenantEffect::Wait { delay, reason, .. } | TenantEffect::Block { probe_after: delay, reason, .. } = &effect {
-                    warn!(tenant = %tenant.name, error = reason, again_in_ms = millis(*delay), "no call can be made");
-                }
-                if let Err(unrecorded) = store.defer_tenant(&tenant.name, &effect).await {
-                    warn!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
-                }
-            }
-            Done::Token(tenant.name.clone())
-        });
-    }
-}
-
-/// What it means for a tenant that a call cannot be prepared.
-fn unprepared(problem: &Unprepared, action: Action, delay: Duration, probe_after: Duration) -> TenantEffect {
-    let wait = |delay, code, reason| TenantEffect::Wait { delay, code, reason };
-    match problem {
-        Unprepared::Token(error) => wait(delay, "no_token", error.to_string()),
-        Unprepared::CloudPcs(exchange) => match meaning(exchange, action, &[], false, chrono::DateTime::UNIX_EPOCH) {
-            Meaning::Throttled { retry_after, reason } => {
-                wait(delay.max(retry_after.unwrap_or_default()), "throttled", format!("{problem}: {reason}"))
-            }
-            Meaning::Blocked { code, reason } => {
-                TenantEffect::Block { code, reason: format!("{problem}: {reason}"), probe_after }
-            }
-            Meaning::NotSent { reason } => wait(delay, "no_cloud_pcs", reason),
-            Meaning::TokenRefused { reason } | Meaning::Unknown { reason } | Meaning::Refused { reason } => {
-                wait(delay, "no_cloud_pcs", format!("{problem}: {reason}"))
-            }
-            Meaning::Answered { .. } => wait(delay, "no_cloud_pcs", problem.to_string()),
-        },
+        let preparation = prepare::Preparation {
+            store: Arc::clone(&self.store),
+            tenant: Arc::clone(tenant),
+            delay: self.delay(facts.waits_in_a_row.saturating_add(1)),
+            probe_after: self.settings.get().retry.blocked_probe_interval,
+        };
+        tasks.set.spawn(preparation.run());
     }
 }
 
