@@ -13,6 +13,7 @@ mod cli;
 mod contract;
 mod daemon;
 mod deploy;
+mod docs;
 mod fault_matrix;
 mod layers;
 mod roles;

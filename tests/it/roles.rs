@@ -5,12 +5,9 @@ use std::collections::BTreeSet;
 use reprovisiond::config::DatabaseKind;
 use reprovisiond::simulator::Simulator;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::process::Command;
-use url::Url;
 
-use crate::support::{BRISK, Backend, Daemon, Scratch, calm};
+use crate::support::{BRISK, Daemon, Roles, calm};
 
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/postgres/roles.sql");
 const ROLES: [&str; 4] = ["producer", "worker", "operator", "auditor"];
 
 /// Who may SELECT, INSERT, UPDATE, DELETE; `i` and `u`: some columns only. Nobody may TRUNCATE, nor make or change a table.
@@ -53,108 +50,6 @@ const COLUMNS: [(&str, &str, &[&str]); 2] = [
     ),
     ("tenants", "u", &["paused_at", "paused_by", "pause_reason"]),
 ];
-
-/// A database with the roles in it; they belong to the whole server, so their names are this database's own.
-struct Roles {
-    schema: String,
-    scratch: Scratch,
-    /// Dropped after the database, with which their privileges go.
-    names: Names,
-}
-
-struct Names {
-    server: String,
-    suffix: String,
-}
-
-impl Roles {
-    /// Roles and schema, as before the first `migrate`.
-    async fn new(schema: &str) -> Self {
-        let scratch = Scratch::new(Backend::Postgres).await;
-        let mut server = Url::parse(&scratch.url).unwrap();
-        let suffix = server.path().trim_start_matches("/scratch_").to_owned();
-        server.set_path("/postgres");
-        let roles = Self { schema: schema.to_owned(), scratch, names: Names { server: server.into(), suffix } };
-        // So that what the test itself asks as a superuser finds the tables too.
-        roles.sql(&format!("ALTER DATABASE scratch_{} SET search_path = {schema}", roles.names.suffix)).await;
-        assert!(roles.apply().await.contains("Run `reprovisiond migrate`"));
-        roles
-    }
-
-    /// The same, migrated by the migrator.
-    async fn migrated(schema: &str) -> Self {
-        let roles = Self::new(schema).await;
-        roles.program("migrator", &["migrate"]).await.unwrap();
-        assert!(roles.apply().await.contains("have their privileges"));
-        roles
-    }
-
-    /// Runs the script and gives what it printed.
-    async fn apply(&self) -> String {
-        self.apply_by(&self.scratch.url).await
-    }
-
-    async fn apply_by(&self, url: &str) -> String {
-        let mut psql = Command::new("psql");
-        psql.args(["-X", "-q", "-d", url, "-f", SCRIPT, "-v", &format!("schema={}", self.schema)]);
-        for role in ["producer", "worker", "operator", "auditor", "migrator"] {
-            psql.args(["-v", &format!("{role}={}", self.name(role))]);
-        }
-        let output = psql.output().await.unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{said}");
-        said
-    }
-
-    fn name(&self, role: &str) -> String {
-        self.names.of(role)
-    }
-
-    /// The database as this role sees it.
-    fn url(&self, role: &str) -> String {
-        let url = Url::parse(&self.scratch.url).unwrap();
-        let name = self.name(role);
-        let others = url.query_pairs().filter(|(key, _)| key != "user");
-        let mut ours = url.clone();
-        ours.query_pairs_mut().clear().extend_pairs(others).append_pair("user", &name);
-        ours.into()
-    }
-
-    async fn connect(&self, role: &str) -> PgConnection {
-        PgConnection::connect(&self.url(role)).await.unwrap()
-    }
-
-    async fn sql(&self, sql: &str) -> String {
-        self.scratch.rows(sql).await
-    }
-
-    /// Runs a command of the program as this role: what it printed, or what it complained of.
-    async fn program(&self, role: &str, args: &[&str]) -> Result<String, String> {
-        let mut program = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
-        let output = program.args(args).args(["--database", &self.url(role)]).output().await.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-    }
-}
-
-impl Names {
-    fn of(&self, role: &str) -> String {
-        format!("{role}_{}", self.suffix)
-    }
-}
-
-impl Drop for Names {
-    fn drop(&mut self) {
-        for role in ["producer", "worker", "operator", "auditor", "migrator", "admin"] {
-            let drop = format!("DROP ROLE IF EXISTS {}", self.of(role));
-            let dropped =
-                std::process::Command::new("psql").args(["-X", "-q", "-d", &self.server, "-c", &drop]).output();
-            if !dropped.is_ok_and(|output| output.status.success()) {
-                eprintln!("role {} stays behind", self.of(role));
-            }
-        }
-    }
-}
 
 /// Whether the database lets this be tried: whatever else it says of it, it is not that the role may not.
 async fn allowed(connection: &mut PgConnection, sql: &str) -> bool {
@@ -399,7 +294,7 @@ async fn an_owner_who_is_no_superuser_may_run_the_script_and_a_schema_in_use_bec
     let roles = Roles::new("public").await;
     let admin = roles.name("admin");
     // Who has made everything so far.
-    let database = format!("scratch_{}", roles.names.suffix);
+    let database = format!("scratch_{}", roles.suffix());
     roles.sql(&format!("CREATE ROLE {admin} LOGIN CREATEROLE; ALTER DATABASE {database} OWNER TO {admin}")).await;
     roles.program("admin", &["migrate"]).await.unwrap();
     let said = roles.apply_by(&roles.url("admin")).await;
