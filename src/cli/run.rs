@@ -28,7 +28,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let loaded = config::load(&sources()).map_err(|mistakes| Failure::new(Exit::Configuration, mistakes))?;
     telemetry::init().map_err(|message| Failure::new(Exit::Configuration, message))?;
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!(detail = warning.to_string(), "{}", reload::DOUBTFUL);
     }
     let config = loaded.config.clone();
     let signals = lifecycle::listen(Exit::Failure as u8)
@@ -46,7 +46,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         EngineError::Task(_) => error.into(),
     })?;
     info!(
-        worker.id = %worker,
+        worker_id = %worker,
         version = env!("CARGO_PKG_VERSION"),
         database = url.to_string(),
         tenants = tenants.len(),
@@ -68,7 +68,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         ),
         (calls, Some(error)) => warn!(
             calls,
-            worker.id = %worker,
+            worker_id = %worker,
             error,
             "stopped without the database: calls without a recorded answer become unknown at the next start, or when this worker's lease lapses"
         ),

@@ -59,10 +59,10 @@ impl Lease {
     pub(super) async fn abandon(&self, store: &dyn Store) -> Result<(), StoreError> {
         for call in store.abandon_calls().await? {
             warn!(
-                call.id = %call.call_id,
+                call_id = %call.call_id,
                 tenant = call.tenant,
                 devices = call.device_count,
-                worker.id = %call.worker,
+                worker_id = %call.worker,
                 "a call was found without an answer and without a living worker: it may have been carried out, its devices are unknown now and are not sent again without evidence"
             );
         }
@@ -75,7 +75,7 @@ impl Lease {
         self.renewed(asked_at);
         if !held {
             error!(
-                worker.id = %self.worker,
+                worker_id = %self.worker,
                 "this worker's lease had lapsed (the machine or the database stood still): calls it had under way may have been given up as unknown"
             );
         }
@@ -96,11 +96,11 @@ pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>, nudge: Arc<No
                     nudge.notify_one();
                 }
                 if std::mem::take(&mut failing) {
-                    info!(worker.id = %lease.worker, "the lease is renewed again");
+                    info!(worker_id = %lease.worker, "the lease is renewed again");
                 }
             }
             Err(problem) if !failing => {
-                warn!(worker.id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
+                warn!(worker_id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
                 failing = true;
             }
             Err(_) => {}
