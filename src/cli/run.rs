@@ -20,7 +20,8 @@ use crate::telemetry;
   REPROVISIOND_LOG=debug reprovisiond run
 
 The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. SIGHUP
-reloads the configuration. Logs go to stderr: JSON lines, or short lines on a terminal.")]
+reloads the configuration. Logs go to stderr: JSON lines, short lines on a terminal, or
+entries in systemd's journal.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Live, Tenant};
 use crate::clock::{BootInstant, Clock};
@@ -165,6 +165,8 @@ impl Reconciler {
         let news = open > 0 && self.still_open.as_deref() != detail;
         if ended + queued_again > 0 || news {
             info!(%tenant, ended, queued_again, still_open = open, detail, "devices in doubt were read back");
+        } else if open > 0 {
+            debug!(%tenant, still_open = open, detail, "devices in doubt were read back, and nothing has changed");
         }
         self.still_open = detail.filter(|_| open > 0).map(ToOwned::to_owned);
     }
