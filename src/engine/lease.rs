@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::process;
 use crate::clock::{BootInstant, Clock};
 use crate::domain::id::WorkerId;
+use crate::domain::lifecycle::CallState;
 use crate::store::{Store, StoreError, WorkerIdentity};
 
 /// This worker's lease, as it knows it itself: never longer than the database has it.
@@ -57,11 +58,14 @@ impl Lease {
 
     /// Gives up the calls of workers that are no more: `unknown`, never sent again without evidence.
     pub(super) async fn abandon(&self, store: &dyn Store) -> Result<(), StoreError> {
-        for call in store.abandon_calls().await? {
+        // Those of this worker have had their line when they were dropped.
+        for call in store.abandon_calls().await?.into_iter().filter(|call| call.worker != self.worker) {
             warn!(
-                call_id = %call.call_id,
                 tenant = call.tenant,
+                call_id = %call.call_id,
                 devices = call.device_count,
+                outcome = CallState::Unknown.as_str(),
+                unknown = call.device_count,
                 worker_id = %call.worker,
                 "a call was found without an answer and without a living worker: it may have been carried out, its devices are unknown now and are not sent again without evidence"
             );

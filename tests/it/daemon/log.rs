@@ -39,6 +39,9 @@ async fn assert_a_line_a_call(daemon: &Daemon, scratch: &Scratch, states: &str) 
         .map(|row| row.split_once('|').map(|(id, rest)| (id.to_owned(), rest.to_owned())).unwrap())
         .collect();
     assert_eq!(calls_logged(daemon), rows, "{}", daemon.log().join("\n"));
+    for id in rows.keys() {
+        assert_eq!(daemon.logged(id), 1, "more is said of {id}: {}", daemon.log().join("\n"));
+    }
     let sql = "SELECT DISTINCT state FROM graph_calls ORDER BY state";
     assert_eq!(scratch.rows(sql).await.replace('\n', " "), states);
 }
@@ -79,6 +82,21 @@ on_both! {
         assert!(daemon.stop().await.success());
         daemon.until_logged("stopped at the drain deadline").await;
         assert_a_line_a_call(&daemon, &scratch, "unknown").await;
+    }
+
+    async fn a_call_whose_worker_was_killed_has_its_line_from_the_one_that_finds_it(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        simulator.add_fault(Effect::HangAfter).unwrap();
+        let mut daemon = Daemon::start(&scratch, &simulator, "").await;
+        scratch.request(&simulator, 5).await;
+        daemon.until("the call is under way", async || simulator.ledger().len() == 5).await;
+        daemon.signal(rustix::process::Signal::KILL);
+        daemon.ended().await;
+        daemon.run(&simulator).await;
+        let lines: Vec<_> = objects(&daemon).into_iter().filter(|line| line["outcome"] == "unknown").collect();
+        let told = lines.iter().map(|line| (line["call_id"].as_str().unwrap(), &line["devices"], &line["unknown"]));
+        let id = scratch.rows("SELECT id FROM graph_calls").await;
+        assert_eq!(told.collect::<Vec<_>>(), [(id.as_str(), &Value::from(5), &Value::from(5))]);
     }
 }
 
