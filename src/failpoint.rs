@@ -6,6 +6,8 @@
 //! SIGSTOP does, `return(hang)` holds whoever comes there for good while all else goes on, and `2*off->return` lets it pass
 //! twice before.
 //!
+//! `journal-socket=return(PATH)` is no boundary: log entries go there instead of to systemd's journal.
+//!
 //! | boundary | what has just been done, or is about to be |
 //! |---|---|
 //! | `before-pass` | the work loop looks at the queue |
@@ -41,6 +43,19 @@ pub fn reach(boundary: &'static str) {
         },
         _ => std::process::abort(),
     });
+}
+
+/// `usual`, or what a test wants instead.
+#[cfg(not(feature = "failpoints"))]
+#[inline]
+pub fn instead(_name: &'static str, usual: &'static str) -> String {
+    usual.to_owned()
+}
+
+/// `usual`, or what a test wants instead.
+#[cfg(feature = "failpoints")]
+pub fn instead(name: &'static str, usual: &'static str) -> String {
+    fail::eval(name, |word| word).flatten().unwrap_or_else(|| usual.to_owned())
 }
 
 /// This boundary is reached a moment from now, when what was handed over has left.

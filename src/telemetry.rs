@@ -1,10 +1,15 @@
-//! Logs: JSON lines for machines, short lines for a person at a terminal. Always on stderr; stdout is for results.
+//! Logs, on stderr: entries with fields where that is systemd's journal, short lines where it is a terminal, else JSON lines, all with
+//! the same names of fields. stdout is for results.
+
+mod journal;
 
 use std::io::{self, IsTerminal as _, Write};
 
 use indicatif::ProgressBar;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What sqlx's pool says while a database is away, connection by connection, the store says once. What Microsoft's SDK says of
 /// a token that it did not get, the engine says with the reason.
@@ -19,6 +24,10 @@ pub fn init() -> Result<(), String> {
         })?,
         _ => EnvFilter::new(DEFAULT),
     };
+    if journal::is_stderr() {
+        tracing_subscriber::registry().with(filter).with(journal::Journal::new()).init();
+        return Ok(());
+    }
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -31,6 +40,11 @@ pub fn init() -> Result<(), String> {
         logs.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     }
     Ok(())
+}
+
+/// The last words of a process that fails, as they are to be written to stderr: for the journal, each line is an error.
+pub fn last_words(words: &str) -> String {
+    if journal::is_stderr() { format!("<3>{}", words.replace(['\n', '\0'], "\n<3>")) } else { words.to_owned() }
 }
 
 /// Short log lines above a progress bar, for a person who watches.

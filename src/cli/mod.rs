@@ -164,7 +164,8 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 fn report(failure: &Failure) -> ExitCode {
     if !failure.message.is_empty() {
         // Nobody may be reading: the exit code still says it.
-        let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
+        let words = format!("reprovisiond: {}", failure.message);
+        let _ = writeln!(std::io::stderr(), "{}", crate::telemetry::last_words(&words));
     }
     ExitCode::from(failure.exit as u8)
 }

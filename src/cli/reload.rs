@@ -10,6 +10,9 @@ use crate::config::{self, Loaded, Reload, Sources};
 use crate::engine::{Engine, Settings};
 use crate::lifecycle::{Manager, Signals};
 
+/// What the log says before each warning about the configuration.
+pub(super) const DOUBTFUL: &str = "the configuration is good, but for a warning";
+
 /// Rereads the configuration at each SIGHUP until the order to stop, of which the service manager is told. Never ends.
 pub(super) async fn serve(
     signals: &Signals,
@@ -38,17 +41,17 @@ async fn again(sources: &Sources, running: Loaded, engine: &Engine, stop: &Cance
     let read = match config::load(sources) {
         Ok(read) => read,
         Err(mistakes) => {
-            error!(mistakes = mistakes.to_string(), "{REFUSED}");
+            error!(error = mistakes.to_string(), "{REFUSED}");
             return running;
         }
     };
     for warning in &read.warnings {
-        warn!("{warning}");
+        warn!(detail = warning.to_string(), "{DOUBTFUL}");
     }
     let Reload { loaded, changes } = match config::reload(&running, &read) {
         Ok(reload) => reload,
         Err(broken) => {
-            error!(mistakes = broken.join("\n"), "{REFUSED}");
+            error!(error = broken.join("\n"), "{REFUSED}");
             return running;
         }
     };

@@ -20,7 +20,8 @@ use crate::telemetry;
   REPROVISIOND_LOG=debug reprovisiond run
 
 The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. SIGHUP
-reloads the configuration. Logs go to stderr: JSON lines, or short lines on a terminal.")]
+reloads the configuration. Logs go to stderr: JSON lines, short lines on a terminal, or
+entries in systemd's journal.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
@@ -28,7 +29,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let loaded = config::load(&sources()).map_err(|mistakes| Failure::new(Exit::Configuration, mistakes))?;
     telemetry::init().map_err(|message| Failure::new(Exit::Configuration, message))?;
     for warning in &loaded.warnings {
-        warn!("{warning}");
+        warn!(detail = warning.to_string(), "{}", reload::DOUBTFUL);
     }
     let config = loaded.config.clone();
     let signals = lifecycle::listen(Exit::Failure as u8)
@@ -46,7 +47,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         EngineError::Task(_) => error.into(),
     })?;
     info!(
-        worker.id = %worker,
+        worker_id = %worker,
         version = env!("CARGO_PKG_VERSION"),
         database = url.to_string(),
         tenants = tenants.len(),
@@ -68,7 +69,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         ),
         (calls, Some(error)) => warn!(
             calls,
-            worker.id = %worker,
+            worker_id = %worker,
             error,
             "stopped without the database: calls without a recorded answer become unknown at the next start, or when this worker's lease lapses"
         ),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tracing::{debug, error, info, warn};
+use tracing::{Level, debug, error, info, warn};
 
 use super::{Tenant, intervals, lease::Lease, millis};
 use crate::chance::Chance;
@@ -48,7 +48,9 @@ impl Call {
         let outgoing =
             Outgoing { call: self.intent.call_id, devices: devices.clone(), cloud_pcs: self.intent.cloud_pcs.clone() };
         failpoint::reach("after-intent");
+        let mut unanswered = Unanswered(Some(&self));
         let reply = self.tenant.graph.reprovision(&outgoing, self.fence()).await;
+        unanswered.0 = None;
         failpoint::reach("after-answer");
         let now = self.now();
         let meaning = meaning(&reply.exchange, self.tenant.action, &devices, reply.renewed_token, now);
@@ -112,7 +114,7 @@ impl Call {
                 Ok(Recorded::Done) => break,
                 Ok(Recorded::TooLateFor(devices)) => {
                     error!(
-                        call.id = %self.intent.call_id,
+                        call_id = %self.intent.call_id,
                         tenant = %self.tenant.name,
                         devices,
                         "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, and with their results whether it agrees"
@@ -121,12 +123,12 @@ impl Call {
                 }
                 // After a failure this may be our own COMMIT, whose answer was lost.
                 Ok(Recorded::Superseded) if failures > 0 => {
-                    info!(call.id = %self.intent.call_id, "the call was completed already");
+                    info!(call_id = %self.intent.call_id, "the call was completed already");
                     break;
                 }
                 Ok(Recorded::Superseded) => {
                     error!(
-                        call.id = %self.intent.call_id,
+                        call_id = %self.intent.call_id,
                         tenant = %self.tenant.name,
                         "the call was completed already by another worker; its answer is in this log only"
                     );
@@ -137,99 +139,147 @@ impl Call {
                     let delay = self.delay(failures).min(LONGEST_KEPT);
                     if failures == 1 {
                         error!(
-                            call.id = %self.intent.call_id,
+                            call_id = %self.intent.call_id,
                             tenant = %self.tenant.name,
                             error = problem.to_string(),
                             "the answer of a call could not be recorded yet; it is kept and tried again until it is"
                         );
                     } else {
-                        debug!(call.id = %self.intent.call_id, error = problem.to_string(), "the answer of a call still could not be recorded");
+                        debug!(call_id = %self.intent.call_id, error = problem.to_string(), "the answer of a call still could not be recorded");
                     }
                     tokio::time::sleep(delay).await;
                 }
             }
         }
         if failures > 0 {
-            info!(call.id = %self.intent.call_id, failures, "the answer is recorded");
+            info!(call_id = %self.intent.call_id, failures, "the answer is recorded");
         }
     }
 
-    /// The one line of this call.
+    /// The one line of this call, whatever came of it.
     fn log(&self, recording: &Recording, evidence: &Evidence) {
-        let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+        let surplus = recording.surplus.len();
+        let doubt = recording.entries.iter().find_map(|(_, effect)| match effect {
+            EntryEffect::Unknown { detail } => Some(detail.as_str()),
+            _ => None,
+        });
+        let mut line = Line { outcome: recording.state, surplus, wait: recording.leave_alone, ..Line::new(evidence) };
         for (_, effect) in &recording.entries {
-            *outcomes.entry(outcome(effect)).or_default() += 1;
+            *line.counts.entry(outcome(effect)).or_default() += 1;
         }
-        let devices = outcomes.iter().map(|(word, n)| format!("{word}={n}")).collect::<Vec<_>>().join(" ");
-        macro_rules! line {
-            ($level:ident, $text:literal, $($extra:tt)*) => {
+        let (level, text) = match (&recording.tenant, recording.state) {
+            (TenantEffect::Wait { delay, code, reason }, state) => {
+                (line.wait_code, line.wait, line.error) = (Some(*code), Some(*delay), Some(reason.as_str()));
+                let in_part = "call carried out in part, the tenant waits before the rest goes";
+                let not = "call not carried out, the tenant waits";
+                (Level::WARN, if state == CallState::Answered { in_part } else { not })
+            }
+            (TenantEffect::None, CallState::NotCarriedOut) => {
+                (Level::INFO, "devices looked up: their Cloud PCs are known now, and they go with the next call")
+            }
+            (TenantEffect::Block { code, reason, probe_after }, _) => {
+                (line.block_code, line.wait, line.error) = (Some(*code), Some(*probe_after), Some(reason.as_str()));
+                (Level::ERROR, "call not carried out, the tenant is blocked until this is mended")
+            }
+            (_, CallState::Unknown) => {
+                line.error = doubt;
+                (Level::WARN, IN_DOUBT)
+            }
+            (_, CallState::NotCarriedOut) => {
+                line.error = evidence.error_message.as_deref();
+                (Level::WARN, "call refused because of what it holds: its devices go again in calls of half the size")
+            }
+            _ if surplus > 0 => (
+                Level::WARN,
+                "call answered, and the answer names devices that were not asked for; they are kept on the call",
+            ),
+            _ => (Level::INFO, "call answered"),
+        };
+        self.say(level, text, &line);
+    }
+
+    fn say(&self, level: Level, text: &str, line: &Line<'_>) {
+        let count = |word| line.counts.get(word).copied();
+        macro_rules! say {
+            ($level:ident) => {
                 $level!(
-                    call.id = %self.intent.call_id,
                     tenant = %self.tenant.name,
-                    call.devices = self.intent.entries.len(),
-                    call.outcome = %recording.state,
-                    call.duration_ms = millis(self.clock.now().since(self.committed_at)),
-                    http.status = evidence.http_status,
-                    graph.request_id = evidence.graph_request_id.as_deref(),
-                    devices,
-                    $($extra)*
-                    $text
+                    call_id = %self.intent.call_id,
+                    action = self.tenant.action.as_str(),
+                    devices = self.intent.entries.len(),
+                    outcome = line.outcome.as_str(),
+                    successful = count("successful"),
+                    failed = count("failed"),
+                    not_found = count("not_found"),
+                    not_supported = count("not_supported"),
+                    unknown = count("unknown"),
+                    queued_again = count("queued_again"),
+                    failed_tried_again = count("failed_tried_again"),
+                    surplus = (line.surplus > 0).then_some(line.surplus),
+                    attempt = self.intent.entries.iter().map(|entry| entry.attempts).max().unwrap_or_default() + 1,
+                    duration_ms = millis(self.clock.now().since(self.committed_at)),
+                    http_status = line.evidence.http_status,
+                    graph_request_id = line.evidence.graph_request_id.as_deref(),
+                    error_code = line.evidence.error_code.as_deref(),
+                    wait_code = line.wait_code,
+                    block_code = line.block_code,
+                    wait_ms = line.wait.map(millis),
+                    error = line.error,
+                    "{text}"
                 )
             };
         }
-        if !recording.surplus.is_empty() {
-            warn!(call.id = %self.intent.call_id, ids = recording.surplus.len(), "the answer names devices that were not asked for; they are kept on the call");
+        match level {
+            Level::ERROR => say!(error),
+            Level::WARN => say!(warn),
+            _ => say!(info),
         }
-        match (&recording.tenant, recording.state) {
-            (TenantEffect::Wait { delay, code, reason }, CallState::Answered) => {
-                line!(
-                    warn,
-                    "call carried out in part, the tenant waits before the rest goes",
-                    wait.code = code,
-                    wait.ms = millis(*delay),
-                    reason,
-                );
-            }
-            (TenantEffect::None, CallState::NotCarriedOut) => {
-                line!(info, "devices looked up: their Cloud PCs are known now, and they go with the next call",);
-            }
-            (TenantEffect::Wait { delay, code, reason }, _) => {
-                line!(
-                    warn,
-                    "call not carried out, the tenant waits",
-                    wait.code = code,
-                    wait.ms = millis(*delay),
-                    reason,
-                );
-            }
-            (TenantEffect::Block { code, reason, probe_after }, _) => {
-                line!(
-                    error,
-                    "call not carried out, the tenant is blocked until this is mended",
-                    block.code = code,
-                    probe.after_ms = millis(*probe_after),
-                    reason,
-                );
-            }
-            (_, CallState::Unknown) => {
-                let reason = recording.entries.iter().find_map(|(_, effect)| match effect {
-                    EntryEffect::Unknown { detail } => Some(detail.as_str()),
-                    _ => None,
-                });
-                line!(
-                    warn,
-                    "call in doubt: it may have been carried out, its devices are not sent again without evidence",
-                    reason,
-                );
-            }
-            (_, CallState::NotCarriedOut) => {
-                line!(
-                    warn,
-                    "call refused because of what it holds: its devices go again in calls of half the size",
-                    error.code = evidence.error_code.as_deref(),
-                );
-            }
-            _ => line!(info, "call answered",),
+    }
+}
+
+const IN_DOUBT: &str = "call in doubt: it may have been carried out, its devices are not sent again without evidence";
+
+/// What the line of a call says beside which call it is.
+struct Line<'a> {
+    outcome: CallState,
+    /// Devices by what came of them.
+    counts: BTreeMap<&'static str, usize>,
+    /// Devices in the answer that were not asked for.
+    surplus: usize,
+    evidence: &'a Evidence,
+    wait_code: Option<&'a str>,
+    block_code: Option<&'a str>,
+    /// How long nothing more is sent to the tenant.
+    wait: Option<Duration>,
+    error: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    /// Of a call of which nothing is known.
+    fn new(evidence: &'a Evidence) -> Self {
+        Self {
+            outcome: CallState::Unknown,
+            counts: BTreeMap::new(),
+            surplus: 0,
+            evidence,
+            wait_code: None,
+            block_code: None,
+            wait: None,
+            error: None,
+        }
+    }
+}
+
+/// Says of a call that is dropped without an answer, at the drain deadline, what the answer's line would have.
+struct Unanswered<'a>(Option<&'a Call>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if let Some(call) = self.0 {
+            let evidence = Evidence::default();
+            let mut line = Line { error: Some("no answer by the end of worker.drain_timeout"), ..Line::new(&evidence) };
+            line.counts.insert("unknown", call.intent.entries.len());
+            call.say(Level::WARN, IN_DOUBT, &line);
         }
     }
 }

@@ -135,8 +135,8 @@ impl Follower {
                 warn!(
                     tenant = %self.tenant.name,
                     reads = looks.len(),
-                    failed = failed.len(),
-                    reason,
+                    failed_reads = failed.len(),
+                    error = reason,
                     "what became of an accepted reprovision could not be read; it is read again until completion.give_up_after"
                 );
                 *known = Some(Unread { reason: (*reason).to_owned(), whole });

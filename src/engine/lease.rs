@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::process;
 use crate::clock::{BootInstant, Clock};
 use crate::domain::id::WorkerId;
+use crate::domain::lifecycle::CallState;
 use crate::store::{Store, StoreError, WorkerIdentity};
 
 /// This worker's lease, as it knows it itself: never longer than the database has it.
@@ -57,12 +58,15 @@ impl Lease {
 
     /// Gives up the calls of workers that are no more: `unknown`, never sent again without evidence.
     pub(super) async fn abandon(&self, store: &dyn Store) -> Result<(), StoreError> {
-        for call in store.abandon_calls().await? {
+        // Those of this worker have had their line when they were dropped.
+        for call in store.abandon_calls().await?.into_iter().filter(|call| call.worker != self.worker) {
             warn!(
-                call.id = %call.call_id,
                 tenant = call.tenant,
+                call_id = %call.call_id,
                 devices = call.device_count,
-                worker.id = %call.worker,
+                outcome = CallState::Unknown.as_str(),
+                unknown = call.device_count,
+                worker_id = %call.worker,
                 "a call was found without an answer and without a living worker: it may have been carried out, its devices are unknown now and are not sent again without evidence"
             );
         }
@@ -75,7 +79,7 @@ impl Lease {
         self.renewed(asked_at);
         if !held {
             error!(
-                worker.id = %self.worker,
+                worker_id = %self.worker,
                 "this worker's lease had lapsed (the machine or the database stood still): calls it had under way may have been given up as unknown"
             );
         }
@@ -96,11 +100,11 @@ pub(super) async fn keep(lease: Arc<Lease>, store: Arc<dyn Store>, nudge: Arc<No
                     nudge.notify_one();
                 }
                 if std::mem::take(&mut failing) {
-                    info!(worker.id = %lease.worker, "the lease is renewed again");
+                    info!(worker_id = %lease.worker, "the lease is renewed again");
                 }
             }
             Err(problem) if !failing => {
-                warn!(worker.id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
+                warn!(worker_id = %lease.worker, error = problem.to_string(), "the lease cannot be renewed; nothing is sent once it lapses");
                 failing = true;
             }
             Err(_) => {}

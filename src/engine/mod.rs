@@ -208,6 +208,7 @@ impl Engine {
                 nudge: Arc::clone(&nudge),
                 clock: Arc::clone(&self.surroundings.clock),
                 first_seen: reconcile::FirstSeen::default(),
+                still_open: None,
             };
             background.spawn(reconciler.run());
         }
@@ -326,7 +327,7 @@ impl Engine {
         match self.try_pass(tasks, health, stop).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
-                    info!(database = settings.database, attempts = health.failures, "the database is back");
+                    info!(database = settings.database, failures = health.failures, "the database is back");
                 }
                 health.failures = 0;
                 look_again_in.min(settings.worker.poll_interval)
@@ -507,16 +508,21 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Beyond `database.patience` at its longest for each step of beginning to listen: what has lasted so long did listen, and its
+/// end is news.
+const SURELY_LISTENED: Duration = Duration::from_mins(20);
+
 /// Listens for wake-ups for as long as the process lives. Without them polling carries on.
 async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, settings: Arc<Live>, surroundings: Surroundings) {
-    let mut failures = 0_u32;
+    let (mut failures, mut told) = (0_u32, false);
     loop {
         let started = surroundings.clock.now();
         let Err(problem) = store.watch(Arc::clone(&nudge)).await else { continue };
         let retry = &settings.get().retry;
-        failures =
-            if surroundings.clock.now().since(started) > retry.longest_delay { 1 } else { failures.saturating_add(1) };
-        if failures == 1 {
+        let lasted = surroundings.clock.now().since(started);
+        failures = if lasted > retry.longest_delay { 1 } else { failures.saturating_add(1) };
+        if !told || lasted > SURELY_LISTENED {
+            told = true;
             warn!(error = problem.to_string(), "wake-ups are off until the database answers again; polling carries on");
         }
         let delay = intervals::delay(retry, failures, &*surroundings.chance);

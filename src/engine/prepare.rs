@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 use super::millis;
 use super::tasks::Done;
@@ -32,16 +32,31 @@ impl Preparation {
         if let Err(problem) = tenant.graph.prepare().await {
             let effect = effect(&problem, tenant.action, self.delay, self.probe_after);
             tenant.hold(&effect);
-            if let TenantEffect::Wait { delay, reason, .. } | TenantEffect::Block { probe_after: delay, reason, .. } =
-                &effect
-            {
-                warn!(tenant = %tenant.name, error = reason, again_in_ms = millis(*delay), "no call can be made");
-            }
+            self.log(&effect);
+            // Nothing is lost by it: this process knows, and the work loop says that the database is away.
             if let Err(unrecorded) = self.store.defer_tenant(&tenant.name, &effect).await {
-                warn!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
+                debug!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
             }
+        } else if tenant.unprepared(None).is_some() {
+            info!(tenant = %tenant.name, "calls can be made again");
         }
         Done::Preparation(tenant.name.clone())
+    }
+
+    /// Says that no call can be made, once for each kind of trouble: the reasons of one kind differ in times and trace ids.
+    fn log(&self, effect: &TenantEffect) {
+        let (wait_code, block_code, delay, reason) = match effect {
+            TenantEffect::Wait { delay, code, reason } => (Some(*code), None, delay, reason),
+            TenantEffect::Block { probe_after, code, reason } => (None, Some(*code), probe_after, reason),
+            _ => return,
+        };
+        let (tenant, wait_ms) = (&self.tenant.name, millis(*delay));
+        let trouble = wait_code.or(block_code);
+        if self.tenant.unprepared(trouble) == trouble {
+            debug!(%tenant, wait_code, block_code, wait_ms, error = reason, "still no call can be made");
+        } else {
+            warn!(%tenant, wait_code, block_code, wait_ms, error = reason, "no call can be made; trying again until one can");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tokio::sync::Notify;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Live, Tenant};
 use crate::clock::{BootInstant, Clock};
@@ -31,6 +31,8 @@ pub(super) struct Reconciler {
     pub(super) nudge: Arc<Notify>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) first_seen: FirstSeen,
+    /// What the log said last of doubts that stay open.
+    pub(super) still_open: Option<String>,
 }
 
 /// When this process first saw each doubt: the database's clock alone, which anybody may set, never ends the settling time.
@@ -93,7 +95,7 @@ impl Reconciler {
         self.store.settle(&settled).await?;
         failpoint::reach("after-settle");
         self.forget(&settled);
-        log(&self.tenant, &settled);
+        self.log(&settled);
         self.nudge.notify_one();
         Ok(more)
     }
@@ -144,23 +146,28 @@ impl Reconciler {
         };
         (doubt, settlement)
     }
-}
 
-/// One line for each call, and one for each way its devices went.
-fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
-    let count = |which: fn(&Settlement) -> bool| settled.iter().filter(|(_, settlement)| which(settlement)).count();
-    let ended = count(|s| matches!(s, Settlement::Final { .. }));
-    let queued_again = count(|s| matches!(s, Settlement::QueueAgain { .. }));
-    let held = count(|s| matches!(s, Settlement::Hold { .. }));
-    let open = count(|s| matches!(s, Settlement::AskAgain { .. }));
-    let seen = settled.iter().find_map(|(_, settlement)| match settlement {
-        Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
-        _ => None,
-    });
-    if held > 0 {
-        error!(tenant = %tenant.name, held, seen, "devices in doubt could not be settled by reading back: a person must decide, and `reprovisiond status` says how");
-    }
-    if ended + queued_again > 0 || open > 0 {
-        info!(tenant = %tenant.name, ended, queued_again, still_open = open, seen, "devices in doubt were read back");
+    /// One line for what was settled, one for what a person must; that doubts stay open only where what is seen has changed.
+    fn log(&mut self, settled: &[(Doubt, Settlement)]) {
+        let tenant = &self.tenant.name;
+        let count = |which: fn(&Settlement) -> bool| settled.iter().filter(|(_, settlement)| which(settlement)).count();
+        let ended = count(|s| matches!(s, Settlement::Final { .. }));
+        let queued_again = count(|s| matches!(s, Settlement::QueueAgain { .. }));
+        let held = count(|s| matches!(s, Settlement::Hold { .. }));
+        let open = count(|s| matches!(s, Settlement::AskAgain { .. }));
+        let detail = settled.iter().find_map(|(_, settlement)| match settlement {
+            Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
+            _ => None,
+        });
+        if held > 0 {
+            error!(%tenant, held, detail, "devices in doubt could not be settled by reading back: a person must decide, and `reprovisiond status` says how");
+        }
+        let news = open > 0 && self.still_open.as_deref() != detail;
+        if ended + queued_again > 0 || news {
+            info!(%tenant, ended, queued_again, still_open = open, detail, "devices in doubt were read back");
+        } else if open > 0 {
+            debug!(%tenant, still_open = open, detail, "devices in doubt were read back, and nothing has changed");
+        }
+        self.still_open = detail.filter(|_| open > 0).map(ToOwned::to_owned);
     }
 }

@@ -19,12 +19,21 @@ pub(super) struct Tenant {
     clock: Arc<dyn Clock>,
     /// No call of this process leaves before then: known at once, before the database has it.
     hold_until: Mutex<Option<BootInstant>>,
+    unprepared: Mutex<Option<&'static str>>,
 }
 
 impl Tenant {
     pub(super) fn new(served: Served, clock: Arc<dyn Clock>) -> Self {
         let Served { name, graph, action, limits } = served;
-        Self { name, graph, action, limits: RwLock::new(limits), clock, hold_until: Mutex::default() }
+        Self {
+            name,
+            graph,
+            action,
+            limits: RwLock::new(limits),
+            clock,
+            hold_until: Mutex::default(),
+            unprepared: Mutex::default(),
+        }
     }
 
     /// Its bounds, as they are now.
@@ -47,6 +56,11 @@ impl Tenant {
         let mut held = self.hold_until.lock().unwrap_or_else(PoisonError::into_inner);
         let until = self.clock.now().plus(time);
         *held = Some(held.map_or(until, |other| other.max(until)));
+    }
+
+    /// Remembers what keeps away what a call needs, by its code, and returns what did before: so that each is logged once.
+    pub(super) fn unprepared(&self, code: Option<&'static str>) -> Option<&'static str> {
+        std::mem::replace(&mut *self.unprepared.lock().unwrap_or_else(PoisonError::into_inner), code)
     }
 
     /// Whether it must not leave now.

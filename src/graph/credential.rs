@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::source::Source;
 use crate::clock::BootInstant;
@@ -42,6 +42,7 @@ pub(super) struct Token {
 
 /// A tenant's token, and where the next one comes from.
 pub(super) struct TokenKeeper {
+    tenant_id: String,
     source: Source,
     state: Mutex<State>,
     /// One request for a token at a time.
@@ -52,6 +53,8 @@ pub(super) struct TokenKeeper {
 struct State {
     token: Option<Token>,
     last_was_refused: bool,
+    /// Which has been logged.
+    renewal_fails: bool,
 }
 
 /// A token is renewed this long before it expires (or half its life, if that is shorter), so that it lives through the
@@ -63,7 +66,12 @@ const RENEW_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 impl TokenKeeper {
     pub(super) fn new(http: reqwest::Client, tenant: &Tenant) -> Self {
-        Self { source: Source::new(http, tenant), state: Mutex::default(), fetching: tokio::sync::Mutex::default() }
+        Self {
+            tenant_id: tenant.tenant_id.clone(),
+            source: Source::new(http, tenant),
+            state: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -92,6 +100,9 @@ impl TokenKeeper {
                     renewed: std::mem::take(&mut state.last_was_refused),
                 };
                 state.token = Some(token.clone());
+                if std::mem::take(&mut state.renewal_fails) {
+                    info!(tenant_id = self.tenant_id, "the token is renewed");
+                }
                 Ok(token)
             }
             Err(error) => self.still_good(error),
@@ -105,9 +116,17 @@ impl TokenKeeper {
             return Err(error);
         };
         token.renew_at = BootInstant::now().plus(RENEW_AGAIN_AFTER).min(token.expires_at);
-        let good_for_s = token.expires_at.remaining().as_secs();
-        warn!(error = error.to_string(), good_for_s, "a token could not be renewed, and is still good");
-        Ok(token.clone())
+        let good_for_ms = u64::try_from(token.expires_at.remaining().as_millis()).unwrap_or(u64::MAX);
+        let token = token.clone();
+        if !std::mem::replace(&mut state.renewal_fails, true) {
+            warn!(
+                tenant_id = self.tenant_id,
+                error = error.to_string(),
+                good_for_ms,
+                "a token could not be renewed, and is still good; trying again until one can"
+            );
+        }
+        Ok(token)
     }
 
     /// The permissions that a token carries, for a command that looks whether they suffice; `None` if it cannot be read.

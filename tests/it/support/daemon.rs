@@ -114,13 +114,23 @@ impl Daemon {
         *self = self.process(simulator, "", under);
     }
 
-    fn process(&self, simulator: &Simulator, failpoints: &str, under: &[&str]) -> Self {
+    /// The same, with its stderr somewhere else: the daemon's log is not here then.
+    pub(crate) fn spawn_into(&mut self, simulator: &Simulator, under: &[&str], stderr: impl Into<Stdio>) {
+        let mut command = self.command(simulator, "", under);
+        self.child = command.stderr(stderr).spawn().unwrap();
+    }
+
+    fn command(&self, simulator: &Simulator, failpoints: &str, under: &[&str]) -> Command {
         let mut command = command_under(under, &self.config, &["run"]);
         command.env("FAILPOINTS", failpoints);
         if let Some(ca) = simulator.ca_file() {
             command.env("SSL_CERT_FILE", ca);
         }
-        let mut child = command.spawn().unwrap();
+        command
+    }
+
+    fn process(&self, simulator: &Simulator, failpoints: &str, under: &[&str]) -> Self {
+        let mut child = self.command(simulator, failpoints, under).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let gathered = Arc::clone(&lines);
