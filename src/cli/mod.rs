@@ -7,7 +7,6 @@ mod demo;
 mod enqueue;
 mod failure;
 mod migrate;
-mod object;
 mod order;
 mod pause;
 mod render;
@@ -16,7 +15,6 @@ mod results;
 mod resume;
 mod run;
 mod simulate;
-mod span;
 mod status;
 mod text;
 

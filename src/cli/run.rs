@@ -1,6 +1,7 @@
 //! `reprovisiond run`: the daemon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,7 @@ use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
 use crate::engine::{Engine, EngineError, Served, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
+use crate::ops::{self, Watched};
 use crate::telemetry;
 
 /// Run the daemon until SIGTERM or SIGINT
@@ -21,7 +23,10 @@ use crate::telemetry;
   REPROVISIOND_LOG=debug reprovisiond run
 
 The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. Logs
-go to stderr: JSON lines, or short lines on a terminal.")]
+go to stderr: JSON lines, or short lines on a terminal.
+
+With ops.listen set it also serves, on this host only and read only: /healthz, /readyz, /metrics for Prometheus, /status.json,
+and a page for people at /.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
@@ -34,6 +39,8 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let config = loaded.config;
     let stop = on_signals()?;
     let worker = WorkerId::fresh();
+    // Before anything is taken: a place that cannot be had is told at the start.
+    let watching = ops::listen(&config.ops.listen).map_err(|error| Failure::new(Exit::Failure, error))?;
     let url = &config.database.url;
     let store = database::open_with(url, false, config.database.patience).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
@@ -44,6 +51,9 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
     })?;
+    if let Some(listener) = &watching {
+        info!(address = listener.address(), "health, metrics and the page are served");
+    }
     info!(
         worker.id = %worker,
         version = env!("CARGO_PKG_VERSION"),
@@ -52,7 +62,23 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         action = config.graph.action.as_str(),
         "started"
     );
-    let stopped = engine.run(stop).await?;
+    let watching = watching.map(|listener| {
+        let watched = Watched {
+            metrics: engine.metrics(),
+            store: Arc::clone(&store),
+            database: url.to_string(),
+            worker,
+            turn_bound: turn_bound(&config),
+        };
+        tokio::spawn(ops::serve(listener, watched))
+    });
+    let stopped = engine.run(stop).await;
+    if let Some(watching) = watching {
+        watching.abort();
+        // Its socket goes with it.
+        let _ = watching.await;
+    }
+    let stopped = stopped?;
     store.close().await;
     match (stopped.calls_left, stopped.untold) {
         (0, None) => info!("stopped"),
@@ -68,6 +94,13 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         ),
     }
     Ok(())
+}
+
+/// The longest that the work loop takes between two turns while the database does what it must: a look and a claim for each
+/// tenant, and the sleep.
+fn turn_bound(config: &Config) -> Duration {
+    let steps = u32::try_from(config.tenants.len()).unwrap_or(u32::MAX).saturating_add(2);
+    config.worker.poll_interval.saturating_add(config.database.patience.saturating_mul(steps))
 }
 
 /// One client for each tenant.

@@ -276,6 +276,12 @@ pub(super) const KEYS: &[Key] = &[
         time(S, HOUR, |c| &mut c.limits.rate.period),
         "The period that limits.calls_per_period is counted in",
     ),
+    key(
+        "ops.listen",
+        "",
+        Setting::Listen(|c| &mut c.ops.listen),
+        "Where health, metrics and a page for people are served; nowhere if empty",
+    ),
     tenant_key(
         "tenants.NAME.cloud",
         Some("global"),

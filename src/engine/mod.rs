@@ -34,6 +34,7 @@ use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
 use crate::graph::{Composed, Graph, Unprepared};
+use crate::metrics::Metrics;
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
 use tasks::{Done, Tasks};
@@ -127,6 +128,7 @@ pub struct Engine {
     worker: WorkerId,
     lease: Arc<Lease>,
     surroundings: Surroundings,
+    metrics: Arc<Metrics>,
 }
 
 /// Whether the database was last seen well, so that an outage is logged once and its end once.
@@ -146,10 +148,17 @@ impl Engine {
         worker: WorkerId,
         surroundings: Surroundings,
     ) -> Self {
-        let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock)));
+        let metrics = Arc::new(Metrics::new(served.iter().map(|served| served.name.as_str())));
+        let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
         let tenants = served.into_iter().map(tenant).collect();
-        let lease = Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock)));
-        Self { store, tenants, settings, worker, lease, surroundings }
+        let lease =
+            Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
+        Self { store, tenants, settings, worker, lease, surroundings, metrics }
+    }
+
+    /// What it counts of its work.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Registers the worker and gives up calls that dead workers left. Until this has been done nothing may be sent.
@@ -229,6 +238,7 @@ impl Engine {
                 () = tokio::time::sleep(look_again_in) => {}
             }
         }
+        self.metrics.stopping();
         let stopped_at = *stopped_at.get_or_init(tokio::time::Instant::now);
         self.drain(&mut tasks, background, stopped_at + self.settings.worker.drain_timeout).await
     }
@@ -271,6 +281,7 @@ impl Engine {
 
     /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
     async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
+        self.metrics.turned(self.surroundings.clock.now());
         match self.try_pass(tasks, health, stop).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
@@ -314,7 +325,10 @@ impl Engine {
         }
         let mut look_again_in = Duration::MAX;
         let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
-        for (name, facts) in self.store.facts(&self.names()).await? {
+        let asked_at = self.surroundings.clock.now();
+        let facts = self.store.facts(&self.names()).await;
+        self.asked("facts", asked_at, &facts);
+        for (name, facts) in facts? {
             if stop.is_cancelled() {
                 break;
             }
@@ -323,6 +337,7 @@ impl Engine {
             let wants = attention(&facts, &bounds);
             soonest(wants.look_again_in);
             let token = tenant.graph.ready();
+            tenant.note_token();
             if wants.call && !token {
                 self.fetch_token(tenant, &facts, tasks);
             }
@@ -385,13 +400,31 @@ impl Engine {
             fetch: bounds.free_slots * bounds.max_devices,
         };
         failpoint::reach("before-intent");
+        let asked_at = self.surroundings.clock.now();
         let claimed = self.store.claim(&claim, &decide).await;
         health.unsure |= claimed.is_err();
+        self.asked("claim", asked_at, &claimed);
         let claimed = claimed?;
+        self.note_claim(tenant, &claimed);
         if !claimed.decision.expired.is_empty() {
             info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");
         }
         Ok(claimed)
+    }
+
+    fn asked<T>(&self, operation: &str, asked_at: BootInstant, answer: &Result<T, StoreError>) {
+        self.metrics.asked(operation, self.surroundings.clock.now().since(asked_at), answer);
+    }
+
+    fn note_claim(&self, tenant: &Tenant, claimed: &Claimed) {
+        let name = tenant.name.as_str();
+        let wake_up = self.metrics.wake_up.with_label_values(&[name]);
+        // A later attempt was due when the one before it was.
+        for entry in claimed.decision.intents.iter().flat_map(|i| &i.entries).filter(|entry| entry.attempts == 0) {
+            wake_up.observe((claimed.now - entry.due_at).to_std().unwrap_or_default().as_secs_f64());
+        }
+        let expired = self.metrics.devices.with_label_values(&[name, "expired"]);
+        expired.inc_by(claimed.decision.expired.len() as u64);
     }
 
     fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, intended_at: BootInstant, tasks: &mut Tasks) {
@@ -435,7 +468,12 @@ impl Engine {
         let delay = self.delay(facts.waits_in_a_row.saturating_add(1));
         let probe_after = self.settings.retry.blocked_probe_interval;
         tasks.set.spawn(async move {
-            if let Err(problem) = tenant.graph.prepare().await {
+            let prepared = tenant.graph.prepare().await;
+            tenant.note_token();
+            if let Err(problem) = prepared {
+                if let Unprepared::Token(error) = &problem {
+                    tenant.metrics.no_token(tenant.name.as_str(), error.to_string());
+                }
                 let effect = unprepared(&problem, tenant.action, delay, probe_after);
                 tenant.hold(&effect);
                 if let TenantEffect::Wait { delay, reason, .. } | TenantEffect::Block { probe_after: delay, reason, .. } = &effect {

@@ -143,7 +143,7 @@ impl Reconciler {
     }
 }
 
-/// One line for each call, and one for each way its devices went.
+/// Counts it, and says it: a line for each call, and one for each way its devices went.
 fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
     let count = |which: fn(&Settlement) -> bool| settled.iter().filter(|(_, settlement)| which(settlement)).count();
     let ended = count(|s| matches!(s, Settlement::Final { .. }));
@@ -154,6 +154,9 @@ fn log(tenant: &Tenant, settled: &[(Doubt, Settlement)]) {
         Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
         _ => None,
     });
+    for (outcome, devices) in [("final", ended), ("queued_again", queued_again), ("held", held)] {
+        tenant.metrics.settled.with_label_values(&[tenant.name.as_str(), outcome]).inc_by(devices as u64);
+    }
     if held > 0 {
         error!(tenant = %tenant.name, held, seen, "devices in doubt could not be settled by reading back: a person must decide, and `reprovisiond status` says how");
     }

@@ -5,6 +5,7 @@ mod completions;
 mod error;
 mod late;
 mod operator;
+mod overview;
 mod postgres;
 mod rows;
 mod settled;
@@ -21,6 +22,7 @@ use tokio::sync::Notify;
 pub use completions::{ClaimedCompletions, CompletionClaim};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
+pub use overview::{Activity, CallRow, DeviceHistory, HistoryRow, Oldest, Overview, PendingRow};
 
 pub use crate::domain::answer::Evidence;
 
@@ -126,6 +128,19 @@ pub trait Store: Send + Sync {
 
     /// The id after which the `newest` last result rows come, for `results`. `None`: there are no more than that.
     async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError>;
+
+    /// What `status` shows without the totals, whose cost is the history's; and how old what is under way is. For whoever asks
+    /// every few seconds.
+    async fn overview(&self) -> Result<Overview, StoreError>;
+
+    /// Calls and final results of the last `span`, counted by `slot`s back from now.
+    async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError>;
+
+    /// The last calls, newest first.
+    async fn last_calls(&self, limit: u32) -> Result<Vec<CallRow>, StoreError>;
+
+    /// What ever happened to a device, the newest `limit` of it in order; and its requests that are pending.
+    async fn device_history(&self, device: ManagedDeviceId, limit: u32) -> Result<DeviceHistory, StoreError>;
 
     /// Closes every connection.
     async fn close(&self);
@@ -441,4 +456,38 @@ pub struct ResultRow {
     pub took_seconds: Option<i64>,
     /// Graph's status detail of it; of what is not followed any more, why.
     pub completion_detail: Option<String>,
+}
+
+impl ResultRow {
+    /// The columns of JSON and CSV, named as in `device_results` and `graph_calls`.
+    pub const COLUMNS: &[&str] = &[
+        "id",
+        "request_id",
+        "tenant",
+        "managed_device_id",
+        "attempt",
+        "bucket",
+        "source",
+        "final",
+        "detail",
+        "requested_by",
+        "reason",
+        "recorded_at",
+        "call_id",
+        "sent_at",
+        "http_status",
+        "graph_request_id",
+        "evidence",
+        "completion",
+        "completed_at",
+        "took_seconds",
+        "completion_detail",
+    ];
+}
+
+impl TenantStatus {
+    /// Requests without a final result.
+    pub fn pending(&self) -> i64 {
+        self.ready + self.waiting + self.sending + self.unknown + self.held
+    }
 }

@@ -14,6 +14,7 @@ mod contract;
 mod daemon;
 mod fault_matrix;
 mod layers;
+mod ops;
 mod scratch;
 mod simulation;
 mod store;

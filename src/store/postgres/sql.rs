@@ -392,4 +392,24 @@ statements! {
           AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
           AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
         ORDER BY d.id DESC LIMIT 1 OFFSET $10";
+
+    OLDEST_CALLS = "
+        SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+    ACTIVITY_CALLS = "
+        SELECT (extract(epoch FROM now() - sent_at)::bigint / $2::bigint) AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
+        WHERE sent_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    ACTIVITY_RESULTS = "
+        SELECT (extract(epoch FROM now() - recorded_at)::bigint / $2::bigint) AS slot, 'results' AS of, bucket AS word, count(*) AS count FROM device_results
+        WHERE final AND recorded_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    LAST_CALLS = "
+        SELECT id, tenant, action, state, device_count, sent_at, finished_at, http_status, graph_request_id, error_code, error_message
+        FROM graph_calls ORDER BY sent_at DESC LIMIT $1";
+    PENDING_OF_DEVICE = "
+        SELECT request_id, tenant, state, attempts, detail, call_id, requested_at, due_at FROM request_status
+        WHERE managed_device_id = $1 AND NOT final ORDER BY request_id DESC LIMIT $2";
+    DEVICE_HISTORY = "
+        SELECT at, event, managed_device_id, tenant, request_id, attempt, source, final, detail, requested_by, call_id, sent_at,
+               http_status, graph_request_id, evidence
+        FROM device_history WHERE managed_device_id = $1 ORDER BY at DESC, step DESC LIMIT $2";
 }

@@ -1,0 +1,68 @@
+//! Whether the process works, and whether work could go.
+
+use reprovisiond::simulator::{FaultScript, Simulator};
+
+use super::{Watched, get, value};
+use crate::support::{BRISK, OwnServer, calm, on_both};
+
+on_both! {
+    async fn a_daemon_that_could_work_says_so(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        let watched = Watched::start(&scratch, &simulator, BRISK).await;
+        let health = watched.get("/healthz").await;
+        assert_eq!((health.status, health.body.as_str()), (200, "ok\n"));
+        let ready = watched.get("/readyz").await;
+        let document: serde_json::Value = serde_json::from_str(&ready.body).unwrap();
+        assert_eq!((ready.status, &document["ready"]), (200, &true.into()), "{}", ready.body);
+        let names: Vec<_> = document["checks"].as_array().unwrap().iter().map(|c| c["check"].as_str().unwrap()).collect();
+        assert_eq!(names, ["work_loop", "running", "lease", "token of default", "database", "tenant default"]);
+        let status: serde_json::Value = serde_json::from_str(&watched.get("/status.json").await.body).unwrap();
+        assert_eq!(status["needs"], serde_json::json!([]));
+        assert_eq!(status["tenants"][0]["ready"], 0, "{status}");
+        assert!(status["tenants"][0].get("successful").is_none(), "{status}");
+    }
+
+    async fn a_blocked_tenant_is_not_ready_and_the_reason_is_told(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        simulator.add_fault("403".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+        let watched = Watched::start(&scratch, &simulator, BRISK).await;
+        scratch.request(&simulator, 1).await;
+        watched.daemon.until("not ready", async || watched.get("/readyz").await.status == 503).await;
+        let body = watched.get("/readyz").await.body;
+        assert!(body.contains("blocked: ") && body.contains("403"), "{body}");
+        assert_eq!(watched.get("/healthz").await.status, 200);
+        let status: serde_json::Value = serde_json::from_str(&watched.get("/status.json").await.body).unwrap();
+        assert!(status["needs"][0].as_str().unwrap().contains("systemctl restart reprovisiond"), "{status}");
+    }
+
+    async fn a_newer_schema_is_not_ready(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        let watched = Watched::start(&scratch, &simulator, BRISK).await;
+        let checksum = match scratch.backend() {
+            crate::support::Backend::Sqlite => "x'00'",
+            crate::support::Backend::Postgres => "'\\x00'",
+        };
+        scratch.rows(&format!("INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, 'newer', true, {checksum}, 0)")).await;
+        watched.daemon.until("not ready", async || watched.get("/readyz").await.status == 503).await;
+        let body = watched.get("/readyz").await.body;
+        assert!(body.contains("9999"), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_away_is_told_and_what_the_process_knows_is_still_there() {
+    let server = OwnServer::start_new().await;
+    let scratch = server.scratch().await;
+    let simulator = Simulator::start(calm()).unwrap();
+    let watched = Watched::start(&scratch, &simulator, BRISK).await;
+    server.kill9();
+    watched.daemon.until("down", async || watched.metric("reprovisiond_database_up").await == 0.0).await;
+    let text = get(&watched.address, "/metrics").await.body;
+    assert_eq!(value(&text, "reprovisiond_calls_total{outcome=\"answered\",tenant=\"default\"}"), 0.0, "{text}");
+    assert!(!text.contains("reprovisiond_queue_requests"), "what is not known is not shown\n{text}");
+    let ready = watched.get("/readyz").await;
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    assert!(ready.body.contains("\"database\""), "{}", ready.body);
+    assert_eq!(watched.get("/").await.status, 503);
+    assert_eq!(watched.get("/healthz").await.status, 200);
+}
