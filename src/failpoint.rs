@@ -3,10 +3,12 @@
 //!
 //! With it, the variable `FAILPOINTS` says what happens where, in the syntax of the crate `fail`: `after-intent=return`
 //! ends the process there as `abort` does (no destructor runs, nothing is flushed), `after-intent=return(stop)` stops it as
-//! SIGSTOP does, and `2*off->return` lets it pass twice before.
+//! SIGSTOP does, `return(hang)` holds whoever comes there for good while all else goes on, and `2*off->return` lets it pass
+//! twice before.
 //!
 //! | boundary | what has just been done, or is about to be |
 //! |---|---|
+//! | `before-pass` | the work loop looks at the queue |
 //! | `before-intent`, `after-intent` | commit 1 |
 //! | `before-check` | the connection stands; the last question whether the call may leave |
 //! | `before-write`, `after-write` | the request's body goes to the connection |
@@ -33,6 +35,10 @@ pub fn reach(boundary: &'static str) {
             #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
+        Some("hang") => loop {
+            #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
+            std::thread::sleep(std::time::Duration::from_hours(1));
+        },
         _ => std::process::abort(),
     });
 }

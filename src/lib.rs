@@ -17,6 +17,7 @@
 //! | 4 | [`engine`] | gather, plan, commit the intent, call, commit the answer. Knows the traits, neither sqlx nor reqwest |
 //! | 4 | [`ops`] | health, readiness, metrics and the page over HTTP, read only. Knows nothing of the engine: it reads [`metrics`] and asks the store |
 //! | 4 | [`simulator`] | a simulated Graph with faults and a ledger. Shares no code with [`graph`], so that a mistake cannot hide in both |
+//! | 5 | [`lifecycle`] | signals, and what systemd is told: ready, reloading, stopping, alive |
 //! | 5 | [`telemetry`], [`cli`] | logs, and one file a command |
 
 pub mod chance;
@@ -27,6 +28,7 @@ pub mod domain;
 pub mod engine;
 pub mod failpoint;
 pub mod graph;
+pub mod lifecycle;
 pub mod metrics;
 pub mod ops;
 pub mod simulator;

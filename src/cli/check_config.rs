@@ -19,7 +19,7 @@ Examples:
 
 Exit codes: 0 the configuration is good; 78 it has mistakes, all of which are listed")]
 pub(super) struct CheckConfigArgs {
-    /// Instead, list every key with its meaning, its values, its default and its variable
+    /// Instead, list every key with its meaning, its values, its default, its variable and when a change is in force
     #[arg(long)]
     pub keys: bool,
 }
@@ -170,6 +170,7 @@ mod tests {
           takes:    a whole number from 1 to 64
           default:  4
           variable: REPROVISIOND_WORKER_MAX_CALLS_IN_FLIGHT
+          changes:  on reload (SIGHUP)
         ");
         insta::assert_snapshot!(reference.split("\n\n").last().unwrap_or_default(), @"
         tenants.NAME.open_doubts
@@ -177,6 +178,7 @@ mod tests {
           takes:    a whole number from 1 to 100
           default:  none
           variable: REPROVISIOND_TENANTS_NAME_OPEN_DOUBTS
+          changes:  on reload, for a tenant that is served
         ");
     }
 }

@@ -23,7 +23,7 @@ pub enum Exit {
 pub struct Failure {
     /// The number.
     pub exit: Exit,
-    /// The sentence: what was wrong, where, and what to do.
+    /// The sentence: what was wrong, where, and what to do. Empty where stdout says it all.
     pub message: String,
 }
 

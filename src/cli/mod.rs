@@ -1,14 +1,17 @@
 //! The command line: one file a command.
 
 mod cancel;
+mod check;
 mod check_config;
 mod database;
 mod demo;
 mod enqueue;
 mod failure;
+mod generate;
 mod migrate;
 mod order;
 mod pause;
+mod reload;
 mod render;
 mod resolve;
 mod results;
@@ -22,7 +25,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure};
 
@@ -40,6 +43,7 @@ use crate::config::Sources;
   reprovisiond migrate --database sqlite:queue.db       make the queue
   reprovisiond enqueue --database sqlite:queue.db 30d0e128-de93-41dc-89ec-33d84bb662a0
   reprovisiond check-config --config reprovisiond.toml  what is configured, and what is wrong with it
+  reprovisiond check --config reprovisiond.toml         whether all that the daemon needs is there
   reprovisiond run --config reprovisiond.toml           the daemon
   reprovisiond status --watch                           what is pending
   reprovisiond results --output csv > results.csv       what came of it
@@ -94,8 +98,10 @@ enum Command {
     Resume(resume::ResumeArgs),
     Cancel(cancel::CancelArgs),
     Resolve(resolve::ResolveArgs),
+    Check(check::CheckArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Simulate(simulate::SimulateArgs),
+    Generate(generate::GenerateArgs),
 }
 
 /// Runs the command line and returns the process's exit code.
@@ -133,10 +139,12 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => resume::run(&cli.global, args).await,
         Command::Cancel(args) => cancel::run(&cli.global, args).await,
         Command::Resolve(args) => resolve::run(&cli.global, args).await,
+        Command::Check(args) => check::run(&cli.global, args).await,
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }
         Command::Simulate(args) => simulate::run(args).await,
+        Command::Generate(args) => generate::run(args, Cli::command()),
     }
 }
 
@@ -152,7 +160,9 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    // Nobody may be reading: the exit code still says it.
-    let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
+    if !failure.message.is_empty() {
+        // Nobody may be reading: the exit code still says it.
+        let _ = writeln!(std::io::stderr(), "reprovisiond: {}", failure.message);
+    }
     ExitCode::from(failure.exit as u8)
 }

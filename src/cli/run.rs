@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Exit, Failure, Global, database};
+use super::{Exit, Failure, Global, database, reload};
 use crate::config::{self, Config, Sources};
 use crate::domain::id::{TenantName, WorkerId};
 use crate::engine::{Engine, EngineError, Served, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
+use crate::lifecycle::{self, Manager};
 use crate::ops::{self, Watched};
 use crate::telemetry;
 
@@ -22,22 +21,24 @@ use crate::telemetry;
   reprovisiond run --config /etc/reprovisiond/reprovisiond.toml
   REPROVISIOND_LOG=debug reprovisiond run
 
-The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. Logs
-go to stderr: JSON lines, or short lines on a terminal.
+The first SIGTERM or SIGINT lets calls in flight end within worker.drain_timeout and exits 0; a second leaves at once. SIGHUP
+reloads the configuration. Logs go to stderr: JSON lines, or short lines on a terminal.
 
 With ops.listen set it also serves, on this host only and read only: /healthz, /readyz, /metrics for Prometheus, /status.json,
 and a page for people at /.")]
 pub(crate) struct RunArgs {}
 
 pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
-    let loaded = config::load(&Sources::from_process(global.config.clone(), global.database.clone()))
-        .map_err(|mistakes| Failure::new(Exit::Configuration, mistakes))?;
+    let sources = || Sources::from_process(global.config.clone(), global.database.clone());
+    let loaded = config::load(&sources()).map_err(|mistakes| Failure::new(Exit::Configuration, mistakes))?;
     telemetry::init().map_err(|message| Failure::new(Exit::Configuration, message))?;
     for warning in &loaded.warnings {
         warn!("{warning}");
     }
-    let config = loaded.config;
-    let stop = on_signals()?;
+    let config = loaded.config.clone();
+    let signals = lifecycle::listen(Exit::Failure as u8)
+        .map_err(|error| Failure::new(Exit::Failure, format!("signals: {error}")))?;
+    let manager = Arc::new(Manager::of_this_process(config.database.patience));
     let worker = WorkerId::fresh();
     // Before anything is taken: a place that cannot be had is told at the start.
     let watching = ops::listen(&config.ops.listen).map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -45,8 +46,8 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let store = database::open_with(url, false, config.database.patience).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await.map_err(|error| database::at(url, error))?;
-    let engine =
-        Engine::new(Arc::clone(&store), served(&config)?, Settings::from(&config), worker, Surroundings::default());
+    let surroundings = Surroundings { pulse: Arc::<Manager>::clone(&manager), ..Surroundings::default() };
+    let engine = Engine::new(Arc::clone(&store), served(&config)?, Settings::from(&config), worker, surroundings);
     engine.start().await.map_err(|error| match error {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
@@ -62,6 +63,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         action = config.graph.action.as_str(),
         "started"
     );
+    manager.ready();
     let watching = watching.map(|listener| {
         let watched = Watched {
             metrics: engine.metrics(),
@@ -72,7 +74,11 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         };
         tokio::spawn(ops::serve(listener, watched))
     });
-    let stopped = engine.run(stop).await;
+    let stopped = tokio::select! {
+        stopped = engine.run(signals.stop.clone()) => stopped,
+        () = reload::serve(&signals, sources, loaded, &engine, &manager) => unreachable!("it serves for good"),
+        () = manager.tell_status(&*store) => unreachable!("it tells for good"),
+    };
     if let Some(watching) = watching {
         watching.abort();
         // Its socket goes with it.
@@ -127,26 +133,4 @@ impl From<EngineError> for Failure {
             EngineError::Task(_) => Self::new(Exit::Failure, error),
         }
     }
-}
-
-/// Cancelled by the first SIGTERM or SIGINT; the second ends the process.
-fn on_signals() -> Result<CancellationToken, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::new(Exit::Failure, format!("signals: {error}")));
-    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if stopping.is_cancelled() {
-                warn!("second signal: leaving at once; calls without an answer become unknown at the next start");
-                std::process::exit(Exit::Failure as i32);
-            }
-            stopping.cancel();
-        }
-    });
-    Ok(stop)
 }

@@ -67,12 +67,19 @@ pub struct Finding {
     pub(super) about: About,
 }
 
+impl Finding {
+    /// Where, and what is wrong.
+    pub fn sited(&self) -> String {
+        match &self.origin {
+            Origin::Default => self.what.clone(),
+            origin => format!("{origin}: {}", self.what),
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.origin {
-            Origin::Default => f.write_str(&self.what)?,
-            origin => write!(f, "{origin}: {}", self.what)?,
-        }
+        f.write_str(&self.sited())?;
         self.remedy.lines().try_for_each(|line| write!(f, "\n  {line}"))
     }
 }

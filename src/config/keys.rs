@@ -25,6 +25,17 @@ pub(super) struct Key {
     pub(super) default: Option<&'static str>,
     /// What it is, in a line.
     pub(super) meaning: &'static str,
+    /// When a change of it is in force.
+    pub(super) takes_effect: Takes,
+}
+
+/// When a change of a key is in force.
+#[derive(Clone, Copy)]
+pub(super) enum Takes {
+    /// From the next look at the queue after SIGHUP on. Calls under way keep what they began with.
+    OnReload,
+    /// At the next start, because of this.
+    Restart(&'static str),
 }
 
 /// What values a key takes and where they go.
@@ -52,8 +63,41 @@ const S: Duration = Duration::from_secs(1);
 const MIN: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
+/// What is safe for a key of which nobody has thought.
+const AT_START: Takes = Takes::Restart("it is read at the start");
+const OF_CONNECTIONS: &str = "connections are made with it";
+const OF_CLIENT: &str = "the tenant's client is made with it";
+const OF_LEASE: &str = "other workers believe in the lease that was registered";
+const OF_TRACKING: &str = "the database has it from the start, for all workers";
+
 const fn key(path: &'static str, default: &'static str, kind: Setting, meaning: &'static str) -> Key {
-    Key { path, kind: Kind::Setting(kind), default: Some(default), meaning }
+    Key { path, kind: Kind::Setting(kind), default: Some(default), meaning, takes_effect: AT_START }
+}
+
+/// A key whose change a reload puts in force: whatever reads it reads it anew.
+const fn live(path: &'static str, default: &'static str, kind: Setting, meaning: &'static str) -> Key {
+    Key { takes_effect: Takes::OnReload, ..key(path, default, kind, meaning) }
+}
+
+/// A key whose change needs a restart for this reason.
+const fn fixed(
+    path: &'static str,
+    default: &'static str,
+    kind: Setting,
+    meaning: &'static str,
+    why: &'static str,
+) -> Key {
+    Key { takes_effect: Takes::Restart(why), ..key(path, default, kind, meaning) }
+}
+
+/// A tenant's key whose change a reload puts in force.
+const fn live_tenant_key(
+    path: &'static str,
+    default: Option<&'static str>,
+    kind: TenantField,
+    meaning: &'static str,
+) -> Key {
+    Key { takes_effect: Takes::OnReload, ..tenant_key(path, default, kind, meaning) }
 }
 
 const fn tenant_key(
@@ -62,7 +106,7 @@ const fn tenant_key(
     kind: TenantField,
     meaning: &'static str,
 ) -> Key {
-    Key { path, kind: Kind::Tenant(kind), default, meaning }
+    Key { path, kind: Kind::Tenant(kind), default, meaning, takes_effect: Takes::Restart(OF_CLIENT) }
 }
 
 const fn time(least: Duration, most: Duration, field: fn(&mut Config) -> &mut Duration) -> Setting {
@@ -71,61 +115,64 @@ const fn time(least: Duration, most: Duration, field: fn(&mut Config) -> &mut Du
 
 /// Every key, in the order in which people meet them.
 pub(super) const KEYS: &[Key] = &[
-    key(
+    fixed(
         "database.url",
         "sqlite:reprovisiond.db",
         Setting::Database(|c| &mut c.database.url),
         "Where the queue is: sqlite:PATH or postgres://USER@HOST/DATABASE",
+        OF_CONNECTIONS,
     ),
-    key(
+    fixed(
         "database.patience",
         "30s",
         time(S, MIN.saturating_mul(10), |c| &mut c.database.patience),
         "How long the database may take for one step before its connection is given up and the step tried again",
+        OF_CONNECTIONS,
     ),
-    key(
+    live(
         "worker.poll_interval",
         "30s",
         time(MS.saturating_mul(100), HOUR, |c| &mut c.worker.poll_interval),
         "The longest time between two looks at the queue; new requests wake the worker before",
     ),
-    key(
+    live(
         "worker.max_calls_in_flight",
         "4",
         Setting::Count(1, 64, |c, n| c.worker.max_calls_in_flight = n as usize),
         "Calls to Graph under way at once in this process, for each tenant",
     ),
-    key(
+    live(
         "worker.drain_timeout",
         "60s",
         time(Duration::ZERO, HOUR, |c| &mut c.worker.drain_timeout),
         "How long a stop waits for calls in flight; what has no answer by then is read back later",
     ),
-    key(
+    fixed(
         "worker.lease",
         "60s",
         time(S.saturating_mul(2), HOUR, |c| &mut c.worker.lease),
         "How long a worker that does not renew its heartbeat is still believed alive",
+        OF_LEASE,
     ),
-    key(
+    live(
         "worker.send_within",
         "10s",
         time(MS.saturating_mul(100), MIN.saturating_mul(10), |c| &mut c.worker.send_within),
         "The oldest an intent may be when its call leaves; must be shorter than worker.lease",
     ),
-    key(
+    live(
         "batch.max_devices",
         "100",
         Setting::Count(1, 1000, |c, n| c.batch.max_devices = n as usize),
         "Devices in one call at most",
     ),
-    key(
+    live(
         "batch.linger",
         "0s",
         time(Duration::ZERO, MIN.saturating_mul(10), |c| &mut c.batch.linger),
         "How long a request may wait for its call to fill",
     ),
-    key(
+    fixed(
         "graph.action",
         "bulk-reprovision-cloud-pc",
         Setting::Word(&[
@@ -134,56 +181,59 @@ pub(super) const KEYS: &[Key] = &[
             ("cloud-pc-reprovision", |c| c.graph.action = Action::CloudPcReprovision),
         ]),
         "The Graph action that is called",
+        OF_CLIENT,
     ),
-    key(
+    fixed(
         "graph.call_timeout",
         "60s",
         time(MS.saturating_mul(100), MIN.saturating_mul(10), |c| &mut c.graph.call_timeout),
         "Time for a whole call, from connecting to the last byte; a call that takes longer is in doubt",
+        OF_CLIENT,
     ),
-    key(
+    fixed(
         "graph.cloud_pcs_max_age",
         "10m",
         time(S, HOUR.saturating_mul(24), |c| &mut c.graph.cloud_pcs_max_age),
         "How long a tenant's list of Cloud PCs is good for, with an action that takes their IDs",
+        OF_CLIENT,
     ),
-    key(
+    live(
         "retry.first_delay",
         "2s",
         time(MS.saturating_mul(10), HOUR, |c| &mut c.retry.first_delay),
         "The cap of the first delay; the delay itself is drawn at random below it",
     ),
-    key(
+    live(
         "retry.longest_delay",
         "5m",
         time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.retry.longest_delay),
         "The cap that delays never pass; at least retry.first_delay",
     ),
-    key(
+    live(
         "retry.multiplier",
         "2.0",
         Setting::Factor(1.0, 10.0, |c| &mut c.retry.multiplier),
         "Growth of the cap from one delay to the next",
     ),
-    key(
+    live(
         "retry.max_attempts",
         "3",
         Setting::Count(1, 20, |c, n| c.retry.max_attempts = n),
         "Attempts that a request may be charged with before it ends",
     ),
-    key(
+    live(
         "retry.failed",
         "false",
         Setting::Switch(|c| &mut c.retry.failed),
         "Whether a device that Graph lists as failed is tried again",
     ),
-    key(
+    live(
         "retry.blocked_probe_interval",
         "15m",
         time(S, HOUR.saturating_mul(24), |c| &mut c.retry.blocked_probe_interval),
         "How often a tenant that refuses us is probed with one small call",
     ),
-    key(
+    live(
         "reconcile.unknown_policy",
         "read-back",
         Setting::Word(&[
@@ -192,85 +242,87 @@ pub(super) const KEYS: &[Key] = &[
         ]),
         "Whether a doubt is settled by reading back or held for a person",
     ),
-    key(
+    live(
         "reconcile.first_after",
         "1m",
         time(Duration::ZERO, HOUR.saturating_mul(24), |c| &mut c.reconcile.first_after),
         "Graph needs time to show an action: a doubt is not read back before",
     ),
-    key(
+    live(
         "reconcile.settle_after",
         "15m",
         time(S, HOUR.saturating_mul(168), |c| &mut c.reconcile.settle_after),
         "A reprovision that does not show by then did not happen and is sent again; longer than reconcile.first_after",
     ),
-    key(
+    live(
         "reconcile.give_up_after",
         "2h",
         time(S, HOUR.saturating_mul(720), |c| &mut c.reconcile.give_up_after),
         "A doubt that could not be read by then is held for a person; longer than reconcile.settle_after",
     ),
-    key(
+    live(
         "reconcile.clock_margin",
         "2m",
         time(Duration::ZERO, HOUR, |c| &mut c.reconcile.clock_margin),
         "How far Graph's clock may be from the database's",
     ),
-    key(
+    fixed(
         "completion.track",
         "false",
         Setting::Switch(|c| &mut c.completion.track),
         "Whether an accepted reprovision is read back until it is done or has failed",
+        OF_TRACKING,
     ),
-    key(
+    fixed(
         "completion.first_after",
         "5m",
         time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.first_after),
         "Time from the acceptance of a reprovision to the first look at it",
+        OF_TRACKING,
     ),
-    key(
+    live(
         "completion.shortest_delay",
         "5m",
         time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.shortest_delay),
         "The shortest time between two looks at one reprovision; they get rarer with its age",
     ),
-    key(
+    live(
         "completion.longest_delay",
         "1h",
         time(MS.saturating_mul(100), HOUR.saturating_mul(24), |c| &mut c.completion.longest_delay),
         "The longest time between two looks at one reprovision; at least completion.shortest_delay",
     ),
-    key(
+    live(
         "completion.give_up_after",
         "24h",
         time(S, HOUR.saturating_mul(720), |c| &mut c.completion.give_up_after),
         "What shows no end by then is recorded as untracked; longer than completion.first_after",
     ),
-    key(
+    live(
         "completion.reads_per_period",
         "300",
         Setting::Count(1, 1_000_000, |c, n| c.completion.reads.calls = n),
         "Looks at reprovisions of one tenant in any completion.period, by all workers together",
     ),
-    key(
+    live(
         "completion.period",
         "1m",
         time(S, HOUR, |c| &mut c.completion.reads.period),
         "The period that completion.reads_per_period is counted in",
     ),
-    key(
+    live(
         "limits.open_doubts",
         "2",
         Setting::Count(1, 100, |c, n| c.limits.open_doubts = n),
         "Calls of one tenant that may be in doubt before no new one is made",
     ),
-    key(
+    live(
         "limits.calls_per_period",
         "100",
         Setting::Count(1, 1_000_000, |c, n| c.limits.rate.calls = n),
         "Requests for one tenant in any limits.period, by all workers together; they leave evenly",
     ),
-    key(
+    live(
         "limits.period",
         "20s",
         time(S, HOUR, |c| &mut c.limits.rate.period),
@@ -342,19 +394,19 @@ pub(super) const KEYS: &[Key] = &[
         TenantField::Own("graph.action"),
         "The Graph action that is called for this tenant, in place of graph.action",
     ),
-    tenant_key(
+    live_tenant_key(
         "tenants.NAME.calls_per_period",
         None,
         TenantField::Own("limits.calls_per_period"),
         "This tenant's own, in place of limits.calls_per_period",
     ),
-    tenant_key(
+    live_tenant_key(
         "tenants.NAME.period",
         None,
         TenantField::Own("limits.period"),
         "This tenant's own, in place of limits.period",
     ),
-    tenant_key(
+    live_tenant_key(
         "tenants.NAME.open_doubts",
         None,
         TenantField::Own("limits.open_doubts"),
@@ -404,13 +456,41 @@ pub(super) fn setting(path: &str) -> Option<&'static Setting> {
     })
 }
 
+/// A key as it is told to people.
+#[derive(Debug)]
+pub struct DescribedKey {
+    /// `section.key`, or `tenants.NAME.key`.
+    pub path: &'static str,
+    /// What it is, in a line without a full stop.
+    pub meaning: &'static str,
+    /// What values it takes.
+    pub takes: String,
+    /// The value it has when no layer sets it.
+    pub default: Option<&'static str>,
+    /// The variable that sets it.
+    pub variable: String,
+    /// When a change of it is in force.
+    pub changes: String,
+}
+
+/// Every key, in the table's order.
+pub fn described_keys() -> impl Iterator<Item = DescribedKey> {
+    KEYS.iter().map(|key| DescribedKey {
+        path: key.path,
+        meaning: key.meaning,
+        takes: key.takes(),
+        default: key.default,
+        variable: key.variable(),
+        changes: key.takes_effect.shown(&key.kind),
+    })
+}
+
 /// Every key with its variable, its values, its default and its meaning, for people.
 pub fn reference() -> String {
-    KEYS.iter()
-        .map(|key| {
-            let default = key.default.map_or_else(|| "none".to_owned(), ToOwned::to_owned);
-            let (path, variable, takes, meaning) = (key.path, key.variable(), key.takes(), key.meaning);
-            format!("{path}\n  {meaning}.\n  takes:    {takes}\n  default:  {default}\n  variable: {variable}\n")
+    described_keys()
+        .map(|DescribedKey { path, meaning, takes, default, variable, changes }| {
+            let default = default.unwrap_or("none");
+            format!("{path}\n  {meaning}.\n  takes:    {takes}\n  default:  {default}\n  variable: {variable}\n  changes:  {changes}\n")
         })
         .collect::<Vec<_>>()
         .join("\n")

@@ -5,6 +5,7 @@
 //! | `keys` | the one table of keys: path, kind, range, default, meaning; everything else reads it |
 //! | `setting` | a text becomes a value, or a complaint |
 //! | `file`, `environment` | one layer each, laid over the layers before |
+//! | `reload` | what a configuration that was read again changes, and what waits for a restart |
 //! | `load` | the layers in order, then what holds between keys |
 //! | `rules` | what holds between keys |
 //! | `tenant`, `credential` | a tenant as a whole, and what it signs in with |
@@ -25,6 +26,7 @@ mod file;
 mod keys;
 mod listen;
 mod load;
+mod reload;
 mod rules;
 mod secret_file;
 mod setting;
@@ -42,9 +44,10 @@ pub use self::certificate::{ClientCertificate, NotACertificate};
 pub use self::credential::Credential;
 pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
-pub use self::keys::reference;
+pub use self::keys::{DescribedKey, described_keys, reference};
 pub use self::listen::Listen;
 pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
+pub use self::reload::{Change, Reload, reload};
 pub use self::sources::Sources;
 use crate::domain::action::Action;
 use crate::domain::id::TenantName;

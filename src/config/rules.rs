@@ -86,6 +86,17 @@ const RULES: [Rule; 7] = [
     },
 ];
 
+/// The rules that `config` breaks: what was checked apart may not go together.
+pub(super) fn broken(config: &Config) -> Vec<String> {
+    let broken = RULES.iter().filter(|rule| !(rule.holds)((rule.value)(config), (rule.bound)(config)));
+    broken
+        .map(|Rule { key, value, must_be, bounds, bound, why, .. }| {
+            let (value, bounds, bound) = (show(value(config)), bounds.join(" + "), show(bound(config)));
+            format!("{key} = {value}: must be {must_be} {bounds}, which is {bound} until the restart: {why}")
+        })
+        .collect()
+}
+
 /// Checks what holds between keys.
 pub(super) fn check(draft: &mut Draft) {
     for Rule { key, value, must_be, holds, bounds, bound, why } in RULES {

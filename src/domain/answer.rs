@@ -188,7 +188,7 @@ pub fn meaning(
         Exchange::Lost { reason } => return Meaning::Unknown { reason: reason.clone() },
         Exchange::Answered(answer) => answer,
     };
-    let seen = seen(answer);
+    let seen = answer.seen();
     match answer.status {
         200..=299 => match &answer.body {
             Body::Buckets(lists) => buckets(lists, asked),
@@ -231,15 +231,19 @@ pub fn meaning(
 /// after the action, when its result is written, 408 and 499 give up at a point that is not said.
 const PROVES_NOTHING: [u16; 4] = [303, 406, 408, 499];
 
-fn seen(answer: &HttpAnswer) -> String {
-    match &answer.error {
-        Some(error) if error.message.is_empty() => format!("HTTP {} {}", answer.status, error.code),
-        Some(error) => format!("HTTP {} {}: {}", answer.status, error.code, error.message),
-        None => format!("HTTP {}", answer.status),
+impl HttpAnswer {
+    /// Its status and Graph's own word on it, in one line.
+    pub fn seen(&self) -> String {
+        match &self.error {
+            Some(error) if error.message.is_empty() => format!("HTTP {} {}", self.status, error.code),
+            Some(error) => format!("HTTP {} {}: {}", self.status, error.code, error.message),
+            None => format!("HTTP {}", self.status),
+        }
     }
 }
 
-fn no_such_segment(answer: &HttpAnswer) -> bool {
+/// Whether Graph says that it does not know the path, whatever the path names.
+pub fn no_such_segment(answer: &HttpAnswer) -> bool {
     answer.error.as_ref().is_some_and(|error| error.message.contains("for the segment"))
 }
 
@@ -360,7 +364,7 @@ fn inner(
     renewed_token: bool,
     received_at: DateTime<Utc>,
 ) -> (DeviceAnswer, Option<Meaning>) {
-    let seen = seen(answer);
+    let seen = answer.seen();
     match answer.status {
         200..=299 => return (DeviceAnswer::Bucket(Bucket::Successful, None), None),
         // About the Cloud PC that the path names, where Graph itself says so and does not mean the path as such.

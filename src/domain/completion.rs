@@ -131,8 +131,8 @@ pub fn judge(watch: &Watch, read: &ReadBack, policy: &CompletionPolicy) -> Judge
             return go_on(watch, policy, read, None, seen, retry_after.unwrap_or_default());
         }
         ReadBack::Seen(seen) => seen,
-        ReadBack::LookedUp(_) => {
-            let seen = "the call itself was looked up, which says nothing of the device's end";
+        ReadBack::Found(_) => {
+            let seen = "the call itself was found, which says nothing of the device's end";
             return go_on(watch, policy, read, None, seen.to_owned(), Duration::ZERO);
         }
     };

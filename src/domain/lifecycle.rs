@@ -173,7 +173,7 @@ pub enum TenantEffect {
     Wait {
         /// At least this long, counted from when it is committed.
         delay: Duration,
-        /// One word: `throttled`, `unreachable`, `no_token`, `token_refused`.
+        /// One word: `throttled`, `unreachable`, `no_token`, `no_cloud_pcs`, `token_refused`, `asked_to_wait`.
         code: &'static str,
         /// What was seen.
         reason: String,

@@ -41,6 +41,11 @@ pub struct Doubt {
 }
 
 impl Doubt {
+    /// Whether its call cannot have sent anything: it takes Cloud PCs and its intent named none.
+    pub fn only_looked_up(&self) -> bool {
+        self.action.takes_cloud_pc_ids() && self.cloud_pc.is_none()
+    }
+
     /// What is to be read back.
     pub fn subject(&self) -> Subject {
         Subject { call_id: self.call_id, action: self.action, device: self.device, cloud_pc: self.cloud_pc }
@@ -81,8 +86,8 @@ pub struct RemoteAction {
 pub enum ReadBack {
     /// The device's remote actions, as Graph shows them now.
     Seen(Seen),
-    /// The call itself, looked up by the name it carried.
-    LookedUp(LookedUp),
+    /// The call itself, found by the name it carried: it was accepted.
+    Found(Found),
     /// Nothing could be read.
     Failed {
         /// Why.
@@ -92,18 +97,7 @@ pub enum ReadBack {
     },
 }
 
-/// Whether Graph has a call, by the name it carried.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LookedUp {
-    /// The call, if Graph shows it.
-    pub found: Option<Found>,
-    /// Graph's `Date`.
-    pub read_at: Option<DateTime<Utc>>,
-    /// Graph's `request-id`.
-    pub graph_request_id: Option<String>,
-}
-
-/// A call that Graph has: it was accepted.
+/// A call that Graph has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Graph's own id of it.
@@ -114,6 +108,10 @@ pub struct Found {
     pub created_at: Option<DateTime<Utc>>,
     /// What Graph says of the device.
     pub device: DeviceAnswer,
+    /// Graph's `Date`.
+    pub read_at: Option<DateTime<Utc>>,
+    /// Graph's `request-id`.
+    pub graph_request_id: Option<String>,
 }
 
 /// A device's remote actions, and which answer of Graph's shows them.
@@ -190,18 +188,11 @@ const KEPT_CHARS: usize = 100;
 pub fn evidence(read: &ReadBack) -> String {
     let seen = match read {
         ReadBack::Failed { reason, .. } => return not_read(reason),
-        ReadBack::LookedUp(looked_up) => {
-            let action = looked_up.found.as_ref().map(|found| {
-                serde_json::json!({
-                    "id": found.id,
-                    "status": found.status,
-                    "created_at": found.created_at,
-                })
-            });
+        ReadBack::Found(found) => {
             return serde_json::json!({
-                "read_at": looked_up.read_at,
-                "graph_request_id": looked_up.graph_request_id,
-                "bulk_action": action,
+                "read_at": found.read_at,
+                "graph_request_id": found.graph_request_id,
+                "bulk_action": { "id": found.id, "status": found.status, "created_at": found.created_at },
             })
             .to_string();
         }
@@ -253,12 +244,13 @@ impl RemoteAction {
 /// Source: the reference page of `cloudPcRemoteActionResult`: `startDateTime` is Graph's clock, so it is compared with a
 /// margin; and an entry that is missing proves nothing until the settling time is over.
 pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
-    // A call that is found by its own name was accepted, whatever any clock says.
-    if let ReadBack::LookedUp(LookedUp { found: Some(found), .. }) = read {
-        return accepted(doubt, found, read, policy);
+    if doubt.only_looked_up() {
+        let detail = "the call named no Cloud PC: it only looked its devices up, and nothing was sent".to_owned();
+        return Settlement::QueueAgain { evidence: not_read(&detail), detail };
     }
     let margin = TimeDelta::from_std(policy.clock_margin).unwrap_or(TimeDelta::MAX);
-    if set_back(doubt, margin) {
+    // A call that is found by its own name was accepted, whatever any clock says.
+    if set_back(doubt, margin) && !matches!(read, ReadBack::Found(_)) {
         let detail =
             "the database's clock was set back since the call, so that no time of it can be compared with Graph's";
         return Settlement::Hold { detail: detail.to_owned(), evidence: evidence(read) };
@@ -268,14 +260,12 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let reason = format!("nothing could be read back: {reason}");
             return wait_or_hold(doubt, policy, read, reason, retry_after.unwrap_or_default());
         }
-        ReadBack::Seen(Seen { read_at, .. }) | ReadBack::LookedUp(LookedUp { read_at, .. })
-            if apart(doubt.now, doubt.read_took, *read_at, margin) =>
-        {
+        ReadBack::Seen(seen) if apart(doubt.now, doubt.read_took, seen.read_at, margin) => {
             let seen = "the database's clock and Graph's are further apart than reconcile.clock_margin: set them right";
             return wait_or_hold(doubt, policy, read, seen.to_owned(), Duration::ZERO);
         }
         ReadBack::Seen(seen) => seen,
-        ReadBack::LookedUp(_) => return absent(doubt, read, policy, "bulk action of this call"),
+        ReadBack::Found(found) => return accepted(doubt, found, read, policy),
     };
     let earliest = doubt.sent_at.checked_sub_signed(margin).unwrap_or(DateTime::<Utc>::MIN_UTC);
     let reprovisions: Vec<&RemoteAction> = shown.actions.iter().filter(|action| action.is_reprovision()).collect();
@@ -303,21 +293,21 @@ pub fn settle(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settl
             let seen = format!("read-back shows no Reprovision, which proves nothing here: {why}");
             wait_or_hold(doubt, policy, read, seen, Duration::ZERO)
         }
-        None => absent(doubt, read, policy, "Reprovision"),
+        None => absent(doubt, read, policy),
     }
 }
 
-/// Graph does not show `what`: once the settling time is over, it did not happen.
-fn absent(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy, what: &str) -> Settlement {
+/// Graph does not show it: once the settling time is over, it did not happen.
+fn absent(doubt: &Doubt, read: &ReadBack, policy: &ReconcilePolicy) -> Settlement {
     let age = age(doubt);
     if age < policy.settle_after {
         let left = policy.settle_after.saturating_sub(age);
         return Settlement::AskAgain {
             after: next_look(doubt, policy).min(left),
-            detail: format!("read-back shows no {what} yet"),
+            detail: "read-back shows no Reprovision yet".to_owned(),
         };
     }
-    let detail = format!("read-back shows no {what} {} s after the call: it did not happen", age.as_secs());
+    let detail = format!("read-back shows no Reprovision {} s after the call: it did not happen", age.as_secs());
     if doubt.attempts < policy.max_attempts {
         Settlement::QueueAgain { detail, evidence: evidence(read) }
     } else {
@@ -403,199 +393,4 @@ fn since(then: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const POLICY: ReconcilePolicy = ReconcilePolicy {
-        first_after: Duration::from_mins(1),
-        settle_after: Duration::from_mins(15),
-        give_up_after: Duration::from_hours(2),
-        clock_margin: Duration::from_mins(2),
-        max_attempts: 3,
-    };
-
-    fn at(second: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
-    }
-
-    fn doubt(now: i64) -> Doubt {
-        Doubt {
-            request_id: RequestId(1),
-            device: uuid::Uuid::from_u128(1).try_into().unwrap(),
-            call_id: CallId(uuid::Uuid::from_u128(2)),
-            action: Action::BulkReprovisionCloudPc,
-            cloud_pc: None,
-            sent_at: at(0),
-            given_up_at: at(60),
-            attempts: 1,
-            explained: 0,
-            now: at(now),
-            watched: Duration::from_secs(u64::try_from(now - 60).unwrap()),
-            read_took: Duration::ZERO,
-        }
-    }
-
-    fn action(name: &str, started: Option<i64>) -> RemoteAction {
-        RemoteAction {
-            name: name.to_owned(),
-            state: "active".to_owned(),
-            started_at: started.map(at),
-            updated_at: None,
-            status_detail: None,
-        }
-    }
-
-    fn seen(actions: &[RemoteAction], doubt: &Doubt) -> &'static str {
-        match settle(doubt, &ReadBack::Seen(Seen { actions: actions.to_vec(), ..Seen::default() }), &POLICY) {
-            Settlement::Final { bucket, .. } => bucket.as_str(),
-            Settlement::QueueAgain { .. } => "queued",
-            Settlement::AskAgain { .. } => "ask again",
-            Settlement::Hold { .. } => "hold",
-        }
-    }
-
-    #[test]
-    fn a_reprovision_since_the_call_less_the_margin_means_that_it_happened() {
-        for started in [-120, 0, 30, 5000] {
-            assert_eq!(seen(&[action("Reprovision", Some(started))], &doubt(120)), "successful", "{started}");
-        }
-        assert_eq!(seen(&[action("Reprovision", Some(-121))], &doubt(120)), "ask again");
-        assert_eq!(seen(&[action("Restore", Some(10)), action("Reboot", None)], &doubt(120)), "ask again");
-    }
-
-    #[test]
-    fn what_is_not_shown_did_not_happen_only_once_the_settling_time_is_over() {
-        assert_eq!(seen(&[], &doubt(959)), "ask again");
-        assert_eq!(seen(&[], &doubt(960)), "queued");
-        assert_eq!(seen(&[], &Doubt { attempts: 3, ..doubt(960) }), "failed");
-    }
-
-    #[test]
-    fn a_reprovision_that_may_be_another_calls_is_never_taken_for_this_one_nor_for_none() {
-        let twice = Doubt { explained: 1, ..doubt(960) };
-        assert_eq!(seen(&[action("Reprovision", Some(-121))], &twice), "queued");
-        assert_eq!(seen(&[action("Reprovision", Some(-60))], &twice), "ask again");
-        assert_eq!(seen(&[action("Reprovision", Some(5))], &twice), "ask again");
-        assert_eq!(seen(&[action("Reprovision", Some(5))], &Doubt { now: at(7200), ..twice.clone() }), "hold");
-        assert_eq!(seen(&[action("Reprovision", Some(-60)), action("Reprovision", Some(5))], &twice), "successful");
-        assert_eq!(seen(&[action("Reprovision", None)], &doubt(7200)), "hold");
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_asked_again_no_sooner_than_graph_wishes_and_goes_to_a_person_in_the_end() {
-        let failed = ReadBack::Failed { reason: "HTTP 429".to_owned(), retry_after: Some(Duration::from_mins(5)) };
-        let Settlement::AskAgain { after, .. } = settle(&doubt(70), &failed, &POLICY) else { panic!() };
-        assert_eq!(after, Duration::from_mins(5));
-        assert!(matches!(settle(&doubt(7200), &failed, &POLICY), Settlement::Hold { .. }));
-    }
-
-    #[test]
-    fn every_settlement_carries_what_was_read_and_what_decided_is_kept_whatever_else_is_listed() {
-        let mut actions = vec![action("Restart\n", None); 200];
-        actions.push(action("Reprovision", Some(5)));
-        let read = ReadBack::Seen(Seen {
-            actions,
-            read_at: Some(at(100)),
-            graph_request_id: Some("graph-7".to_owned()),
-            ..Seen::default()
-        });
-        let Settlement::Final { evidence, .. } = settle(&doubt(120), &read, &POLICY) else { panic!() };
-        let kept: serde_json::Value = serde_json::from_str(&evidence).unwrap();
-        assert_eq!(kept["read_at"], "2027-01-15T08:01:40Z");
-        assert_eq!((&kept["graph_request_id"], &kept["actions_listed"]), (&"graph-7".into(), &201.into()));
-        assert_eq!(kept["actions"].as_array().unwrap().len(), KEPT_ACTIONS);
-        let first = serde_json::json!({"name": "Reprovision", "state": "active", "started_at": "2027-01-15T08:00:05Z"});
-        assert_eq!(kept["actions"][0], first);
-        assert_eq!(kept["actions"][1]["name"], "Restart\\n");
-
-        let failed = ReadBack::Failed { reason: "HTTP 403".to_owned(), retry_after: None };
-        let Settlement::Hold { evidence, .. } = settle(&doubt(7200), &failed, &POLICY) else { panic!() };
-        assert_eq!(evidence, r#"{"failed":"HTTP 403"}"#);
-        let nothing = ReadBack::Seen(Seen::default());
-        let Settlement::QueueAgain { evidence, .. } = settle(&doubt(960), &nothing, &POLICY) else { panic!() };
-        assert_eq!(evidence, r#"{"actions":[],"actions_listed":0,"graph_request_id":null,"read_at":null}"#);
-    }
-
-    #[test]
-    fn a_clock_that_was_set_forward_does_not_shorten_the_settling_time() {
-        let day = Doubt { watched: Duration::from_secs(30), ..doubt(86_400) };
-        let Settlement::AskAgain { after, .. } = settle(&day, &ReadBack::Seen(Seen::default()), &POLICY) else {
-            panic!()
-        };
-        assert_eq!(after, Duration::from_mins(1), "and it is looked at as if it had just been given up");
-        assert_eq!(seen(&[], &Doubt { watched: Duration::from_mins(15), ..day.clone() }), "queued");
-        assert_eq!(seen(&[action("Reprovision", Some(5))], &day), "successful");
-    }
-
-    #[test]
-    fn a_call_in_the_future_goes_to_a_person_whatever_is_read() {
-        for back in [-121, -86_400] {
-            let doubt = Doubt { now: at(back), watched: Duration::from_hours(1), ..doubt(60) };
-            assert_eq!(seen(&[], &doubt), "hold");
-            assert_eq!(seen(&[action("Reprovision", Some(5))], &doubt), "hold");
-        }
-        assert_eq!(seen(&[], &Doubt { now: at(-60), ..doubt(60) }), "ask again", "what the margin covers is no step");
-    }
-
-    #[test]
-    fn clocks_further_apart_than_the_margin_settle_nothing() {
-        let read = |read_at| {
-            ReadBack::Seen(Seen {
-                read_at: Some(at(read_at)),
-                actions: vec![action("Reprovision", Some(5))],
-                ..Seen::default()
-            })
-        };
-        let doubt = Doubt { read_took: Duration::from_secs(10), ..doubt(960) };
-        for read_at in [960 - 121, 960 + 131] {
-            assert!(matches!(settle(&doubt, &read(read_at), &POLICY), Settlement::Final { .. }), "{read_at}");
-        }
-        for read_at in [960 - 122, 960 + 132, 86_400] {
-            assert!(matches!(settle(&doubt, &read(read_at), &POLICY), Settlement::AskAgain { .. }), "{read_at}");
-        }
-    }
-
-    fn looked_up(device: Option<DeviceAnswer>) -> ReadBack {
-        let found = device.map(|device| Found {
-            id: "b".to_owned(),
-            status: "pending".to_owned(),
-            created_at: Some(at(1)),
-            device,
-        });
-        ReadBack::LookedUp(LookedUp { found, read_at: None, graph_request_id: None })
-    }
-
-    #[test]
-    fn where_absence_proves_nothing_a_reprovision_still_proves_itself_and_its_absence_goes_to_a_person() {
-        let read =
-            |actions| ReadBack::Seen(Seen { actions, absence_proves_nothing: Some("it is old"), ..Seen::default() });
-        let shown = read(vec![action("Reprovision", Some(5))]);
-        assert!(matches!(settle(&doubt(120), &shown, &POLICY), Settlement::Final { bucket: Bucket::Successful, .. }));
-        let absent = read(vec![action("Reprovision", Some(-9999))]);
-        assert!(matches!(settle(&doubt(960), &absent, &POLICY), Settlement::AskAgain { .. }));
-        let Settlement::Hold { detail, .. } = settle(&doubt(7200), &absent, &POLICY) else { panic!() };
-        assert!(detail.contains("it is old"), "{detail}");
-    }
-
-    #[test]
-    fn a_call_found_by_its_name_was_accepted_and_one_that_is_not_found_did_not_happen_once_the_settling_time_is_over() {
-        let is = |read: &ReadBack, doubt: &Doubt| match settle(doubt, read, &POLICY) {
-            Settlement::Final { bucket, .. } => bucket.as_str(),
-            Settlement::QueueAgain { .. } => "queued",
-            Settlement::AskAgain { .. } => "ask again",
-            Settlement::Hold { .. } => "hold",
-        };
-        let pending = looked_up(Some(DeviceAnswer::Unknown("pending".to_owned())));
-        assert_eq!(is(&pending, &doubt(959)), "ask again");
-        assert_eq!(is(&pending, &doubt(960)), "successful");
-        let failed = looked_up(Some(DeviceAnswer::Bucket(Bucket::Failed, Some("why".to_owned()))));
-        assert_eq!(is(&failed, &doubt(70)), "failed");
-        // Its name is proof whatever the clocks are.
-        assert_eq!(is(&failed, &Doubt { now: at(-86_400), ..doubt(60) }), "failed");
-        let absent = looked_up(None);
-        assert_eq!(is(&absent, &doubt(959)), "ask again");
-        assert_eq!(is(&absent, &doubt(960)), "queued");
-        assert_eq!(is(&absent, &Doubt { attempts: 3, ..doubt(960) }), "failed");
-        assert_eq!(is(&absent, &Doubt { now: at(-86_400), ..doubt(60) }), "hold");
-    }
-}
+mod tests;

@@ -200,6 +200,18 @@ impl Call {
             warn!(call.id = %self.intent.call_id, ids = recording.surplus.len(), "the answer names devices that were not asked for; they are kept on the call");
         }
         match (&recording.tenant, recording.state) {
+            (TenantEffect::Wait { delay, code, reason }, CallState::Answered) => {
+                line!(
+                    warn,
+                    "call carried out in part, the tenant waits before the rest goes",
+                    wait.code = code,
+                    wait.ms = millis(*delay),
+                    reason,
+                );
+            }
+            (TenantEffect::None, CallState::NotCarriedOut) => {
+                line!(info, "devices looked up: their Cloud PCs are known now, and they go with the next call",);
+            }
             (TenantEffect::Wait { delay, code, reason }, _) => {
                 line!(
                     warn,

@@ -7,9 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tracing::{info, warn};
 
-use super::Tenant;
+use super::{Live, Tenant};
 use crate::clock::Clock;
-use crate::config::Completion;
 use crate::domain::budget::Budget;
 use crate::domain::completion::{CompletionPolicy, CompletionState, Judgement, Watch, judge};
 use crate::domain::read_back::ReadBack;
@@ -29,9 +28,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Follower {
     pub(super) store: Arc<dyn Store>,
     pub(super) tenant: Arc<Tenant>,
-    pub(super) settings: Completion,
-    /// `reconcile.clock_margin`
-    pub(super) clock_margin: Duration,
+    pub(super) settings: Arc<Live>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -73,13 +70,14 @@ impl Follower {
                 }
             };
             // What is accepted meanwhile is not due before: nobody need say so.
-            tokio::time::sleep(pause.min(self.settings.first_after).max(LEAST_PAUSE)).await;
+            tokio::time::sleep(pause.min(self.settings.get().completion.first_after).max(LEAST_PAUSE)).await;
         }
     }
 
     /// Looks at what is due and within the budget. Returns the time until there may be more.
     async fn round(&self, trouble: &mut Trouble) -> Result<Duration, StoreError> {
-        let settings = &self.settings;
+        let all = self.settings.get();
+        let settings = &all.completion;
         let claim = CompletionClaim {
             tenant: &self.tenant.name,
             limit: READS_AT_ONCE,
@@ -97,7 +95,7 @@ impl Follower {
             shortest_delay: settings.shortest_delay,
             longest_delay: settings.longest_delay,
             give_up_after: settings.give_up_after,
-            clock_margin: self.clock_margin,
+            clock_margin: all.reconcile.clock_margin,
         };
         let looks = join_all(claimed.watches.into_iter().map(async |mut watch| {
             let read = self.tenant.graph.remote_actions(&watch.subject()).await;
@@ -127,7 +125,7 @@ impl Follower {
             .iter()
             .filter_map(|(.., read)| match read {
                 ReadBack::Failed { reason, .. } => Some(reason.as_str()),
-                ReadBack::Seen(_) | ReadBack::LookedUp(_) => None,
+                ReadBack::Seen(_) | ReadBack::Found(_) => None,
             })
             .collect();
         let whole = failed.len() == looks.len() && looks.len() > 1;
@@ -194,6 +192,6 @@ impl Follower {
 fn asks_to_wait(read: &ReadBack) -> Option<Duration> {
     match read {
         ReadBack::Failed { retry_after, .. } => *retry_after,
-        ReadBack::Seen(_) | ReadBack::LookedUp(_) => None,
+        ReadBack::Seen(_) | ReadBack::Found(_) => None,
     }
 }

@@ -8,17 +8,21 @@ mod call;
 mod completion;
 mod intervals;
 mod lease;
+mod live;
+mod prepare;
 mod process;
+mod pulse;
 mod reconcile;
 mod tasks;
 mod tenant;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -27,16 +31,16 @@ use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Completion, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::action::Action;
-use crate::domain::answer::{Meaning, meaning};
 use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::lifecycle::TenantEffect;
 use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
-use crate::graph::{Composed, Graph, Unprepared};
+use crate::graph::{Composed, Graph};
 use crate::metrics::Metrics;
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
+use live::{Exchange, Live, Waiting};
+pub use pulse::{Pulse, Untold};
 use tasks::{Done, Tasks};
 use tenant::Tenant;
 
@@ -109,12 +113,14 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// What jitter is drawn from.
     pub chance: Arc<dyn Chance>,
+    /// Who is told that the work loop turns.
+    pub pulse: Arc<dyn Pulse>,
 }
 
 impl Default for Surroundings {
     /// The machine's.
     fn default() -> Self {
-        Self { clock: Arc::new(BootClock), chance: Arc::new(Random) }
+        Self { clock: Arc::new(BootClock), chance: Arc::new(Random), pulse: Arc::new(Untold) }
     }
 }
 /// How long a stop tries to tell the database, beyond the drain deadline. What it cannot tell, the lease does later.
@@ -124,7 +130,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Engine {
     store: Arc<dyn Store>,
     tenants: Vec<Arc<Tenant>>,
-    settings: Settings,
+    settings: Arc<Live>,
+    waiting: Waiting,
     worker: WorkerId,
     lease: Arc<Lease>,
     surroundings: Surroundings,
@@ -153,12 +160,33 @@ impl Engine {
         let tenants = served.into_iter().map(tenant).collect();
         let lease =
             Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
-        Self { store, tenants, settings, worker, lease, surroundings, metrics }
+        let settings = Arc::new(Live::new(settings));
+        Self { store, tenants, settings, waiting: Waiting::default(), worker, lease, surroundings, metrics }
     }
 
     /// What it counts of its work.
     pub fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.metrics)
+    }
+
+    /// Exchanges the settings and the named tenants' bounds between two looks at the queue, and ends once they are in force.
+    /// Calls under way keep what they began with. The lease, the tenants and whether completions are tracked stay as they are.
+    pub async fn reload(&self, settings: Settings, limits: BTreeMap<TenantName, Limits>) {
+        let (done, in_force) = oneshot::channel();
+        self.waiting.put(Exchange { settings, limits, done });
+        // Dropped unanswered where another exchange came first: that one is in force then.
+        let _ = in_force.await;
+    }
+
+    fn exchange(&self) {
+        let Some(Exchange { settings, limits, done }) = self.waiting.take() else { return };
+        for (name, limits) in limits {
+            if let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) {
+                tenant.bound_by(limits);
+            }
+        }
+        self.settings.set(settings);
+        let _ = done.send(());
     }
 
     /// Registers the worker and gives up calls that dead workers left. Until this has been done nothing may be sent.
@@ -167,7 +195,8 @@ impl Engine {
         self.lease.abandon(&*self.store).await?;
         let names = self.names();
         self.store.probe_blocked(&names).await?;
-        let following = &self.settings.completion;
+        let settings = self.settings.get();
+        let following = &settings.completion;
         let ended = self.store.track_completions(&names, following.track.then_some(following.first_after)).await?;
         if ended > 0 {
             warn!(requests = ended, "completion.track is off: what was still followed is recorded as untracked");
@@ -184,20 +213,18 @@ impl Engine {
             let reconciler = reconcile::Reconciler {
                 store: Arc::clone(&self.store),
                 tenant: Arc::clone(tenant),
-                settings: self.settings.reconcile.clone(),
-                max_attempts: self.settings.retry.max_attempts,
+                settings: Arc::clone(&self.settings),
                 nudge: Arc::clone(&nudge),
                 clock: Arc::clone(&self.surroundings.clock),
                 first_seen: reconcile::FirstSeen::default(),
             };
             background.spawn(reconciler.run());
         }
-        for tenant in self.tenants.iter().filter(|_| self.settings.completion.track) {
+        for tenant in self.tenants.iter().filter(|_| self.settings.get().completion.track) {
             let follower = completion::Follower {
                 store: Arc::clone(&self.store),
                 tenant: Arc::clone(tenant),
-                settings: self.settings.completion.clone(),
-                clock_margin: self.settings.reconcile.clock_margin,
+                settings: Arc::clone(&self.settings),
                 clock: Arc::clone(&self.surroundings.clock),
             };
             background.spawn(follower.run());
@@ -205,7 +232,7 @@ impl Engine {
         background.spawn(watch(
             Arc::clone(&self.store),
             Arc::clone(&nudge),
-            self.settings.retry.clone(),
+            Arc::clone(&self.settings),
             self.surroundings.clone(),
         ));
 
@@ -221,26 +248,36 @@ impl Engine {
         let mut tasks = Tasks::default();
         let mut health = DatabaseHealth::default();
         while !stop.is_cancelled() {
+            self.exchange();
             let look_again_in = self.pass(&mut tasks, &mut health, &stop).await;
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => {}
-                Some(finished) = tasks.set.join_next_with_id() => {
-                    tasks.finish(finished)?;
-                    while let Some(finished) = tasks.set.try_join_next_with_id() {
+            let asleep = tokio::time::sleep(look_again_in);
+            tokio::pin!(asleep);
+            loop {
+                self.surroundings.pulse.beat();
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    Some(finished) = tasks.set.join_next_with_id() => {
                         tasks.finish(finished)?;
+                        while let Some(finished) = tasks.set.try_join_next_with_id() {
+                            tasks.finish(finished)?;
+                        }
                     }
+                    Some(ended) = background.join_next() => {
+                        return Err(EngineError::Task(ended.map_or_else(|e| e.to_string(), |()| "a background task ended".to_owned())));
+                    }
+                    () = nudge.notified() => {}
+                    () = self.waiting.asked.notified() => {}
+                    () = &mut asleep => {}
+                    // Only a sign of life: the database is not asked anything for it.
+                    () = self.time_to_beat() => continue,
                 }
-                Some(ended) = background.join_next() => {
-                    return Err(EngineError::Task(ended.map_or_else(|e| e.to_string(), |()| "a background task ended".to_owned())));
-                }
-                () = nudge.notified() => {}
-                () = tokio::time::sleep(look_again_in) => {}
+                break;
             }
         }
         self.metrics.stopping();
         let stopped_at = *stopped_at.get_or_init(tokio::time::Instant::now);
-        self.drain(&mut tasks, background, stopped_at + self.settings.worker.drain_timeout).await
+        self.drain(&mut tasks, background, stopped_at + self.settings.get().worker.drain_timeout).await
     }
 
     /// The lease is kept until the calls in flight have ended, and not after the worker has been ended.
@@ -254,9 +291,15 @@ impl Engine {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
         while !tasks.calls.is_empty() {
-            match tokio::time::timeout_at(deadline, tasks.set.join_next_with_id()).await {
-                Ok(Some(finished)) => tasks.finish(finished)?,
-                Ok(None) | Err(_) => break,
+            self.surroundings.pulse.beat();
+            tokio::select! {
+                biased;
+                finished = tasks.set.join_next_with_id() => match finished {
+                    Some(finished) => tasks.finish(finished)?,
+                    None => break,
+                },
+                () = tokio::time::sleep_until(deadline) => break,
+                () = self.time_to_beat() => {}
             }
         }
         let calls_left = tasks.calls.len();
@@ -275,6 +318,13 @@ impl Engine {
         if calls_left { self.lease.abandon(&*self.store).await } else { Ok(()) }
     }
 
+    async fn time_to_beat(&self) {
+        match self.surroundings.pulse.within() {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+    }
+
     fn names(&self) -> Vec<TenantName> {
         self.tenants.iter().map(|tenant| tenant.name.clone()).collect()
     }
@@ -282,18 +332,20 @@ impl Engine {
     /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
     async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
         self.metrics.turned(self.surroundings.clock.now());
+        failpoint::reach("before-pass");
+        let settings = self.settings.get();
         match self.try_pass(tasks, health, stop).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
-                    info!(database = self.settings.database, attempts = health.failures, "the database is back");
+                    info!(database = settings.database, attempts = health.failures, "the database is back");
                 }
                 health.failures = 0;
-                look_again_in.min(self.settings.worker.poll_interval)
+                look_again_in.min(settings.worker.poll_interval)
             }
             Err(problem) => {
                 if health.failures == 0 {
                     error!(
-                        database = self.settings.database,
+                        database = settings.database,
                         error = problem.to_string(),
                         "the queue cannot be read or claimed from; trying again until it can"
                     );
@@ -301,7 +353,7 @@ impl Engine {
                     debug!(error = problem.to_string(), "the queue still cannot be read");
                 }
                 health.failures = health.failures.saturating_add(1);
-                self.delay(health.failures).min(self.settings.worker.poll_interval)
+                self.delay(health.failures).min(settings.worker.poll_interval)
             }
         }
     }
@@ -312,10 +364,13 @@ impl Engine {
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
     ) -> Result<Duration, StoreError> {
+        let pulse = &self.surroundings.pulse;
+        pulse.beat();
         if health.unsure {
             let under_way: Vec<CallId> = tasks.calls.values().map(|(call, _)| *call).collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
             health.unsure = false;
+            pulse.beat();
             if released > 0 {
                 warn!(
                     calls = released,
@@ -328,7 +383,9 @@ impl Engine {
         let asked_at = self.surroundings.clock.now();
         let facts = self.store.facts(&self.names()).await;
         self.asked("facts", asked_at, &facts);
-        for (name, facts) in facts? {
+        let facts = facts?;
+        pulse.looked(&facts);
+        for (name, facts) in facts {
             if stop.is_cancelled() {
                 break;
             }
@@ -339,10 +396,11 @@ impl Engine {
             let token = tenant.graph.ready();
             tenant.note_token();
             if wants.call && !token {
-                self.fetch_token(tenant, &facts, tasks);
+                self.prepare(tenant, &facts, tasks);
             }
             if wants.expire || (wants.call && token) {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
+                pulse.beat();
                 let intended_at = self.surroundings.clock.now();
                 let claimed = self.claim(tenant, &bounds, health).await?;
                 soonest(claimed.decision.look_again_in);
@@ -355,19 +413,21 @@ impl Engine {
     }
 
     fn delay(&self, n: u32) -> Duration {
-        intervals::delay(&self.settings.retry, n, &*self.surroundings.chance)
+        intervals::delay(&self.settings.get().retry, n, &*self.surroundings.chance)
     }
 
     fn bounds(&self, tenant: &Tenant, tasks: &Tasks) -> Bounds {
         // Each tenant has slots of its own: one whose calls hang takes none of another's.
-        let free = self.settings.worker.max_calls_in_flight.saturating_sub(tasks.calls_of(&tenant.name));
+        let settings = self.settings.get();
+        let limits = tenant.limits();
+        let free = settings.worker.max_calls_in_flight.saturating_sub(tasks.calls_of(&tenant.name));
         Bounds {
             // Whoever is believed dead makes no intent that it would only have to drop.
             free_slots: if self.lease.holds() { free } else { 0 },
-            max_devices: self.settings.batch.max_devices,
-            linger: self.settings.batch.linger,
-            open_doubts: tenant.limits.open_doubts,
-            rate: tenant.limits.rate,
+            max_devices: settings.batch.max_devices,
+            linger: settings.batch.linger,
+            open_doubts: limits.open_doubts,
+            rate: limits.rate,
             action: tenant.action,
         }
     }
@@ -428,10 +488,11 @@ impl Engine {
     }
 
     fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, intended_at: BootInstant, tasks: &mut Tasks) {
+        let settings = self.settings.get();
         let policy = RetryPolicy {
-            max_attempts: self.settings.retry.max_attempts,
-            retry_failed: self.settings.retry.failed,
-            blocked_probe_interval: self.settings.retry.blocked_probe_interval,
+            max_attempts: settings.retry.max_attempts,
+            retry_failed: settings.retry.failed,
+            blocked_probe_interval: settings.retry.blocked_probe_interval,
         };
         for intent in claimed.decision.intents {
             let call_id = intent.call_id;
@@ -439,9 +500,9 @@ impl Engine {
                 store: Arc::clone(&self.store),
                 tenant: Arc::clone(tenant),
                 lease: Arc::clone(&self.lease),
-                retry: self.settings.retry.clone(),
+                retry: settings.retry.clone(),
                 policy: policy.clone(),
-                send_within: self.settings.worker.send_within,
+                send_within: settings.worker.send_within,
                 intent,
                 intended_at,
                 committed_at: self.surroundings.clock.now(),
@@ -459,53 +520,18 @@ impl Engine {
         }
     }
 
-    /// Gets a token beside the loop, so that one tenant's Entra ID holds up no other tenant.
-    fn fetch_token(&self, tenant: &Arc<Tenant>, facts: &Facts, tasks: &mut Tasks) {
-        if tenant.held() || !tasks.fetching_tokens.insert(tenant.name.clone()) {
+    /// Gets what a call needs beside the loop, so that one tenant's Entra ID, or Graph, holds up no other tenant.
+    fn prepare(&self, tenant: &Arc<Tenant>, facts: &Facts, tasks: &mut Tasks) {
+        if tenant.held() || !tasks.preparing.insert(tenant.name.clone()) {
             return;
         }
-        let (tenant, store) = (Arc::clone(tenant), Arc::clone(&self.store));
-        let delay = self.delay(facts.waits_in_a_row.saturating_add(1));
-        let probe_after = self.settings.retry.blocked_probe_interval;
-        tasks.set.spawn(async move {
-            let prepared = tenant.graph.prepare().await;
-            tenant.note_token();
-            if let Err(problem) = prepared {
-                if let Unprepared::Token(error) = &problem {
-                    tenant.metrics.no_token(tenant.name.as_str(), error.to_string());
-                }
-                let effect = unprepared(&problem, tenant.action, delay, probe_after);
-                tenant.hold(&effect);
-                if let TenantEffect::Wait { delay, reason, .. } | TenantEffect::Block { probe_after: delay, reason, .. } = &effect {
-                    warn!(tenant = %tenant.name, error = reason, again_in_ms = millis(*delay), "no call can be made");
-                }
-                if let Err(unrecorded) = store.defer_tenant(&tenant.name, &effect).await {
-                    warn!(tenant = %tenant.name, error = unrecorded.to_string(), "that the tenant waits could not be recorded");
-                }
-            }
-            Done::Token(tenant.name.clone())
-        });
-    }
-}
-
-/// What it means for a tenant that a call cannot be prepared.
-fn unprepared(problem: &Unprepared, action: Action, delay: Duration, probe_after: Duration) -> TenantEffect {
-    let wait = |delay, code, reason| TenantEffect::Wait { delay, code, reason };
-    match problem {
-        Unprepared::Token(error) => wait(delay, "no_token", error.to_string()),
-        Unprepared::CloudPcs(exchange) => match meaning(exchange, action, &[], false, chrono::DateTime::UNIX_EPOCH) {
-            Meaning::Throttled { retry_after, reason } => {
-                wait(delay.max(retry_after.unwrap_or_default()), "throttled", format!("{problem}: {reason}"))
-            }
-            Meaning::Blocked { code, reason } => {
-                TenantEffect::Block { code, reason: format!("{problem}: {reason}"), probe_after }
-            }
-            Meaning::NotSent { reason } => wait(delay, "no_cloud_pcs", reason),
-            Meaning::TokenRefused { reason } | Meaning::Unknown { reason } | Meaning::Refused { reason } => {
-                wait(delay, "no_cloud_pcs", format!("{problem}: {reason}"))
-            }
-            Meaning::Answered { .. } => wait(delay, "no_cloud_pcs", problem.to_string()),
-        },
+        let preparation = prepare::Preparation {
+            store: Arc::clone(&self.store),
+            tenant: Arc::clone(tenant),
+            delay: self.delay(facts.waits_in_a_row.saturating_add(1)),
+            probe_after: self.settings.get().retry.blocked_probe_interval,
+        };
+        tasks.set.spawn(preparation.run());
     }
 }
 
@@ -515,17 +541,18 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// Listens for wake-ups for as long as the process lives. Without them polling carries on.
-async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, retry: Retry, surroundings: Surroundings) {
+async fn watch(store: Arc<dyn Store>, nudge: Arc<Notify>, settings: Arc<Live>, surroundings: Surroundings) {
     let mut failures = 0_u32;
     loop {
         let started = surroundings.clock.now();
         let Err(problem) = store.watch(Arc::clone(&nudge)).await else { continue };
+        let retry = &settings.get().retry;
         failures =
             if surroundings.clock.now().since(started) > retry.longest_delay { 1 } else { failures.saturating_add(1) };
         if failures == 1 {
             warn!(error = problem.to_string(), "wake-ups are off until the database answers again; polling carries on");
         }
-        let delay = intervals::delay(&retry, failures, &*surroundings.chance);
+        let delay = intervals::delay(retry, failures, &*surroundings.chance);
         tokio::time::sleep(delay.max(retry.first_delay / 2)).await;
     }
 }

@@ -8,9 +8,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::Tenant;
+use super::{Live, Tenant};
 use crate::clock::{BootInstant, Clock};
-use crate::config::{Reconcile, UnknownPolicy};
+use crate::config::UnknownPolicy;
 use crate::domain::id::{CallId, RequestId};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement, not_read, settle};
 use crate::failpoint;
@@ -26,8 +26,7 @@ const READS_AT_ONCE: usize = 4;
 pub(super) struct Reconciler {
     pub(super) store: Arc<dyn Store>,
     pub(super) tenant: Arc<Tenant>,
-    pub(super) settings: Reconcile,
-    pub(super) max_attempts: u32,
+    pub(super) settings: Arc<Live>,
     /// Settled doubts may let the queue go on.
     pub(super) nudge: Arc<Notify>,
     pub(super) clock: Arc<dyn Clock>,
@@ -40,13 +39,6 @@ pub(super) type FirstSeen = HashMap<(RequestId, CallId), BootInstant>;
 impl Reconciler {
     /// Runs for as long as the process lives.
     pub(super) async fn run(mut self) {
-        let pause = match self.settings.unknown_policy {
-            UnknownPolicy::ReadBack => {
-                self.settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30))
-            }
-            // There is nothing to wait for before a person is asked.
-            UnknownPolicy::Hold => Duration::from_secs(1),
-        };
         let mut failing = false;
         loop {
             match self.round().await {
@@ -68,7 +60,16 @@ impl Reconciler {
                     }
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(self.pause()).await;
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let settings = &self.settings.get().reconcile;
+        match settings.unknown_policy {
+            UnknownPolicy::ReadBack => settings.first_after.clamp(Duration::from_millis(200), Duration::from_secs(30)),
+            // There is nothing to wait for before a person is asked.
+            UnknownPolicy::Hold => Duration::from_secs(1),
         }
     }
 
@@ -98,7 +99,8 @@ impl Reconciler {
     }
 
     fn policy(&self) -> ReconcilePolicy {
-        let settings = &self.settings;
+        let all = self.settings.get();
+        let settings = &all.reconcile;
         ReconcilePolicy {
             // What goes straight to a person need not wait for Graph to show anything.
             first_after: match settings.unknown_policy {
@@ -108,7 +110,7 @@ impl Reconciler {
             settle_after: settings.settle_after,
             give_up_after: settings.give_up_after,
             clock_margin: settings.clock_margin,
-            max_attempts: self.max_attempts,
+            max_attempts: all.retry.max_attempts,
         }
     }
 
@@ -123,12 +125,13 @@ impl Reconciler {
         for (doubt, _) in ended {
             self.first_seen.remove(&(doubt.request_id, doubt.call_id));
         }
-        let (now, longest) = (self.clock.now(), (self.settings.settle_after + self.settings.give_up_after) * 2);
+        let settings = &self.settings.get().reconcile;
+        let (now, longest) = (self.clock.now(), (settings.settle_after + settings.give_up_after) * 2);
         self.first_seen.retain(|_, first_seen| now.since(*first_seen) <= longest);
     }
 
     async fn look(&self, mut doubt: Doubt, asked_at: BootInstant, policy: &ReconcilePolicy) -> (Doubt, Settlement) {
-        let settlement = match self.settings.unknown_policy {
+        let settlement = match self.settings.get().reconcile.unknown_policy {
             UnknownPolicy::ReadBack => {
                 let read = self.tenant.graph.read_back(&doubt.subject()).await;
                 doubt.read_took = self.clock.now().since(asked_at);

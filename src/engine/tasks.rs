@@ -1,4 +1,4 @@
-//! The tasks of a process: calls, and tokens that are being fetched.
+//! The tasks of a process: calls, and what is being fetched for them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::domain::id::{CallId, TenantName};
 /// What a finished task was.
 pub(super) enum Done {
     Call,
-    Token(TenantName),
+    Preparation(TenantName),
 }
 
 /// Tasks under way, and what each is about.
@@ -18,7 +18,7 @@ pub(super) enum Done {
 pub(super) struct Tasks {
     pub(super) set: JoinSet<Done>,
     pub(super) calls: HashMap<Id, (CallId, TenantName)>,
-    pub(super) fetching_tokens: HashSet<TenantName>,
+    pub(super) preparing: HashSet<TenantName>,
 }
 
 impl Tasks {
@@ -31,8 +31,8 @@ impl Tasks {
     pub(super) fn finish(&mut self, finished: Result<(Id, Done), JoinError>) -> Result<(), EngineError> {
         let (id, done) = finished.map_err(|error| EngineError::Task(error.to_string()))?;
         self.calls.remove(&id);
-        if let Done::Token(tenant) = done {
-            self.fetching_tokens.remove(&tenant);
+        if let Done::Preparation(tenant) = done {
+            self.preparing.remove(&tenant);
         }
         Ok(())
     }

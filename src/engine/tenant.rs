@@ -1,6 +1,6 @@
 //! A tenant, as the process that serves it sees it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::Served;
 use crate::clock::{BootInstant, Clock};
@@ -16,8 +16,8 @@ pub(super) struct Tenant {
     pub(super) name: TenantName,
     pub(super) graph: Arc<dyn Graph>,
     pub(super) action: Action,
-    pub(super) limits: Limits,
     pub(super) metrics: Arc<Metrics>,
+    limits: RwLock<Limits>,
     clock: Arc<dyn Clock>,
     /// No call of this process leaves before then: known at once, before the database has it.
     hold_until: Mutex<Option<BootInstant>>,
@@ -26,7 +26,17 @@ pub(super) struct Tenant {
 impl Tenant {
     pub(super) fn new(served: Served, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         let Served { name, graph, action, limits } = served;
-        Self { name, graph, action, limits, metrics, clock, hold_until: Mutex::default() }
+        Self { name, graph, action, limits: RwLock::new(limits), metrics, clock, hold_until: Mutex::default() }
+    }
+
+    /// Its bounds, as they are now.
+    pub(super) fn limits(&self) -> Limits {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its bounds from now on.
+    pub(super) fn bound_by(&self, limits: Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
     /// Nothing leaves before the end of what this asks for.

@@ -17,7 +17,7 @@ use crate::domain::answer::{Body, DeviceAnswer, Evidence};
 use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId};
 use crate::domain::lifecycle::Bucket;
 use crate::domain::printable::printable;
-use crate::domain::read_back::{Found, LookedUp, ReadBack, RemoteAction, Subject};
+use crate::domain::read_back::{Found, ReadBack, RemoteAction, Subject};
 
 pub(super) const PATH: &str = "/beta/deviceManagement/virtualEndpoint/bulkActions";
 
@@ -58,6 +58,8 @@ struct BulkAction {
     created_at: Option<DateTime<Utc>>,
     /// `None`: Graph does not say, or not in numbers.
     summary: Option<Summary>,
+    /// How many Cloud PCs it is about, where Graph repeats them.
+    cloud_pcs: Option<u64>,
 }
 
 /// `actionSummary`, as far as it tells the buckets apart.
@@ -66,6 +68,16 @@ struct Summary {
     pending: u64,
     failed: u64,
     not_supported: u64,
+    /// Those, and those that run or have succeeded.
+    all: u64,
+}
+
+impl Summary {
+    /// Whether it says of each of so many Cloud PCs that it has been taken up. One that counts fewer is not counted out yet: all
+    /// zeros say nothing, and least of all that nothing failed.
+    fn is_whole(self, cloud_pcs: u64) -> bool {
+        self.pending == 0 && self.all >= cloud_pcs.max(1)
+    }
 }
 
 impl BulkAction {
@@ -73,19 +85,19 @@ impl BulkAction {
         let field = |name: &str| value.get(name).and_then(Value::as_str);
         let summary = value.get("actionSummary");
         let count = |name: &str| summary.and_then(|summary| summary.get(name)).and_then(Value::as_u64);
-        // Those that run or have succeeded are counted too, and must be: a summary without them is not whole.
-        let whole = count("inProgressCount").is_some() && count("successfulCount").is_some();
-        let summary = match (count("pendingCount"), count("failedCount"), count("notSupportedCount")) {
-            (Some(pending), Some(failed), Some(not_supported)) if whole => {
-                Some(Summary { pending, failed, not_supported })
-            }
-            _ => None,
+        let summarised = || {
+            let (pending, failed, not_supported) =
+                (count("pendingCount")?, count("failedCount")?, count("notSupportedCount")?);
+            let others = [count("inProgressCount")?, count("successfulCount")?];
+            let all = [pending, failed, not_supported].into_iter().chain(others).fold(0, u64::saturating_add);
+            Some(Summary { pending, failed, not_supported, all })
         };
         Some(Self {
             id: printable(field("id").filter(|id| !id.is_empty())?, KEPT_CHARS).to_string(),
             status: printable(field("status").unwrap_or("of unknown status"), KEPT_CHARS).to_string(),
             created_at: field("createdDateTime").and_then(|at| DateTime::parse_from_rfc3339(at).ok()).map(Into::into),
-            summary,
+            summary: summarised(),
+            cloud_pcs: value.get("cloudPcIds").and_then(Value::as_array).map(|ids| ids.len() as u64),
         })
     }
 
@@ -115,7 +127,8 @@ pub(super) async fn follow(
     };
     let began = BootInstant::now();
     let mut pause = FIRST_LOOK;
-    while action.summary.is_none_or(|summary| summary.pending > 0) {
+    let expected = targets.len() as u64;
+    while !action.summary.is_some_and(|summary| summary.is_whole(expected)) {
         let left = within.saturating_sub(began.elapsed());
         if left <= pause {
             break;
@@ -130,7 +143,7 @@ pub(super) async fn follow(
         }
     }
     let left = within.saturating_sub(began.elapsed());
-    let devices = match tokio::time::timeout(left, outcomes(caller, &action, targets)).await {
+    let devices = match tokio::time::timeout(left, outcomes(caller, &action, expected, targets)).await {
         Ok(devices) => devices,
         Err(_) => vec![DeviceAnswer::Unknown(action.pending()); targets.len()],
     };
@@ -151,8 +164,13 @@ async fn look_at(caller: &Caller, id: &str) -> Result<(BulkAction, String), Unre
 
 /// Device by device. Where the summary counts none that failed, all are accepted; else each is asked, until as many as it counts
 /// are found.
-async fn outcomes(caller: &Caller, action: &BulkAction, targets: &[(ManagedDeviceId, CloudPcId)]) -> Vec<DeviceAnswer> {
-    let Some(summary) = action.summary.filter(|summary| summary.pending == 0) else {
+async fn outcomes(
+    caller: &Caller,
+    action: &BulkAction,
+    expected: u64,
+    targets: &[(ManagedDeviceId, CloudPcId)],
+) -> Vec<DeviceAnswer> {
+    let Some(summary) = action.summary.filter(|summary| summary.is_whole(expected)) else {
         return vec![DeviceAnswer::Unknown(action.pending()); targets.len()];
     };
     let mut missing = summary.failed.saturating_add(summary.not_supported);
@@ -184,7 +202,7 @@ fn outcome(action: &BulkAction, read: &ReadBack) -> DeviceAnswer {
                 action.id
             ));
         }
-        ReadBack::LookedUp(_) => return DeviceAnswer::Unknown(action.pending()),
+        ReadBack::Found(_) => return DeviceAnswer::Unknown(action.pending()),
     };
     let Some(created_at) = action.created_at else { return DeviceAnswer::Unknown(action.pending()) };
     let since = created_at - GRAPHS_CLOCKS_APART;
@@ -206,8 +224,8 @@ fn outcome(action: &BulkAction, read: &ReadBack) -> DeviceAnswer {
     }
 }
 
-/// Looks a call's action up by its name: whether Graph has it, and what it says of one device.
-pub(super) async fn look_up(caller: &Caller, subject: &Subject) -> ReadBack {
+/// Looks a call's action up by its name, and what Graph says of one device in it; without it, the Cloud PC's remote actions.
+pub(super) async fn look_up(caller: &Caller, subject: &Subject, cloud_pc: CloudPcId) -> ReadBack {
     let filter = format!("displayName eq '{}'", display_name(subject.call_id));
     let url = caller.url(PATH).and_then(|url| Url::parse_with_params(url.as_str(), [("$filter", filter)]));
     let answer = match url {
@@ -222,21 +240,13 @@ pub(super) async fn look_up(caller: &Caller, subject: &Subject) -> ReadBack {
         Ok(list) => list,
         Err(why) => return read_back::failed(answer.unreadable(why)),
     };
-    let found = match list.first() {
-        None => None,
-        Some(action) => {
-            let device = match (action.summary, subject.cloud_pc) {
-                (Some(summary), Some(cloud_pc)) if summary.pending == 0 => {
-                    let target = [(subject.device, cloud_pc)];
-                    outcomes(caller, action, &target).await.pop()
-                }
-                _ => None,
-            };
-            let device = device.unwrap_or_else(|| DeviceAnswer::Unknown(action.pending()));
-            Some(Found { id: action.id.clone(), status: action.status.clone(), created_at: action.created_at, device })
-        }
-    };
-    ReadBack::LookedUp(LookedUp { found, read_at: answer.date, graph_request_id: answer.request_id })
+    // That Graph does not list it may mean that it has forgotten it: what the Cloud PC has been through decides.
+    let Some(action) = list.into_iter().next() else { return read_back::remote_actions(caller, cloud_pc).await };
+    let devices = outcomes(caller, &action, action.cloud_pcs.unwrap_or(1), &[(subject.device, cloud_pc)]).await;
+    let device = devices.into_iter().next().unwrap_or_else(|| DeviceAnswer::Unknown(action.pending()));
+    let BulkAction { id, status, created_at, .. } = action;
+    let (read_at, graph_request_id) = (answer.date, answer.request_id);
+    ReadBack::Found(Found { id, status, created_at, device, read_at, graph_request_id })
 }
 
 /// The actions of that name. Whoever knows no `$filter` lists others too; what goes on on a further page proves no absence.
@@ -269,7 +279,7 @@ mod tests {
         let whole = r#"{"id":"b","status":"pending","createdDateTime":"2026-11-24T10:00:00.1234567Z","actionSummary":
             {"successfulCount":1,"failedCount":2,"inProgressCount":3,"pendingCount":4,"notSupportedCount":5}}"#;
         let read = action(whole).unwrap();
-        assert_eq!(read.summary, Some(Summary { pending: 4, failed: 2, not_supported: 5 }));
+        assert_eq!(read.summary, Some(Summary { pending: 4, failed: 2, not_supported: 5, all: 15 }));
         assert!(read.created_at.is_some());
         for name in ["successfulCount", "failedCount", "inProgressCount", "pendingCount", "notSupportedCount"] {
             assert_eq!(action(&whole.replace(name, "x")).unwrap().summary, None, "{name}");
@@ -279,6 +289,14 @@ mod tests {
         for without_id in ["{}", r#"{"id":""}"#, r#"{"id":7}"#, "[]"] {
             assert_eq!(action(without_id), None, "{without_id}");
         }
+    }
+
+    #[test]
+    fn a_summary_that_does_not_count_every_cloud_pc_says_nothing_yet() {
+        let summary = |pending, all| Summary { pending, failed: 0, not_supported: 0, all };
+        assert!(summary(0, 3).is_whole(3));
+        assert!(!summary(0, 2).is_whole(3) && !summary(1, 3).is_whole(3));
+        assert!(!summary(0, 0).is_whole(3) && !summary(0, 0).is_whole(0), "zeros are no news");
     }
 
     #[test]

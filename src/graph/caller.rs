@@ -41,6 +41,7 @@ pub(super) struct Answer {
 }
 
 /// A read that gave nothing to read.
+#[derive(Clone)]
 pub(super) struct Unread {
     /// Why.
     pub(super) reason: String,

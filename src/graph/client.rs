@@ -22,7 +22,7 @@ use crate::domain::read_back::{ReadBack, Subject};
 
 /// One tenant's Graph.
 pub struct GraphClient {
-    caller: Caller,
+    pub(super) caller: Caller,
     action: Action,
     cloud_pcs: CloudPcs,
     call_timeout: Duration,
@@ -89,7 +89,8 @@ impl GraphClient {
             }
         };
         let (body, evidence) = self.read(&answer, targets, self.call_timeout.saturating_sub(began.elapsed())).await;
-        if (200..300).contains(&answer.status) || answer.status >= 500 {
+        let not_done = (300..500).contains(&answer.status) && ![303, 406, 408, 499].contains(&answer.status);
+        if !not_done {
             self.forget(outgoing, |device| !refused(&body, device));
         }
         Reply { exchange: Exchange::Answered(answer.http(body)), evidence, renewed_token: answer.renewed_token }
@@ -202,10 +203,9 @@ impl Graph for GraphClient {
     }
 
     async fn read_back(&self, subject: &Subject) -> ReadBack {
-        if subject.action == Action::CloudPcBulkAction {
-            bulk_action::look_up(&self.caller, subject).await
-        } else {
-            self.remote_actions(subject).await
+        match (subject.action, subject.cloud_pc) {
+            (Action::CloudPcBulkAction, Some(cloud_pc)) => bulk_action::look_up(&self.caller, subject, cloud_pc).await,
+            _ => self.remote_actions(subject).await,
         }
     }
 

@@ -29,8 +29,10 @@ const NAMED: usize = 5;
 pub(super) struct CloudPcs {
     max_age: Duration,
     list: Mutex<Option<List>>,
-    /// One reading at a time.
-    reading: tokio::sync::Mutex<()>,
+    /// Devices that a list which began before then says nothing about.
+    forgotten: Mutex<HashMap<ManagedDeviceId, BootInstant>>,
+    /// One reading at a time; and how the last one failed, if it did.
+    reading: tokio::sync::Mutex<Option<(BootInstant, Unread)>>,
 }
 
 struct List {
@@ -45,7 +47,7 @@ struct List {
 
 impl CloudPcs {
     pub(super) fn new(max_age: Duration) -> Self {
-        Self { max_age, list: Mutex::default(), reading: tokio::sync::Mutex::default() }
+        Self { max_age, list: Mutex::default(), forgotten: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     fn list(&self) -> MutexGuard<'_, Option<List>> {
@@ -68,17 +70,55 @@ impl CloudPcs {
     /// These have been, or may have been, reprovisioned: their Cloud PCs may have other managed devices now. Whoever asks for
     /// one of them again is told by a list that was read after it.
     pub(super) fn forget(&self, devices: impl Iterator<Item = ManagedDeviceId>) {
-        if let Some(list) = self.list().as_mut() {
-            for device in devices {
+        let now = BootInstant::now();
+        let (mut list, mut forgotten) = (self.list(), self.forgotten());
+        for device in devices {
+            if let Some(list) = list.as_mut() {
                 list.cloud_pcs.remove(&device);
             }
+            forgotten.insert(device, now);
         }
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, HashMap<ManagedDeviceId, BootInstant>> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a list in force. What was sent while it was being read is not learnt from it.
+    fn install(&self, mut list: List) {
+        let (mut in_force, mut forgotten) = (self.list(), self.forgotten());
+        forgotten.retain(|device, at| {
+            let newer = *at >= list.began;
+            if newer {
+                list.cloud_pcs.remove(device);
+            }
+            newer
+        });
+        *in_force = Some(list);
     }
 
     /// Reads the list, unless one is at hand that is young enough.
     pub(super) async fn prepare(&self, caller: &Caller) -> Result<(), Unread> {
-        let _one_at_a_time = self.reading.lock().await;
-        if self.at_hand() { Ok(()) } else { self.read(caller).await }
+        let asked_at = BootInstant::now();
+        let mut last_failure = self.reading.lock().await;
+        if self.at_hand() { Ok(()) } else { self.read_once(caller, asked_at, &mut last_failure).await }
+    }
+
+    /// Reads it, unless a reading that began since has failed already: where Graph is away, those who ask together wait for one
+    /// time-out and not for one each.
+    async fn read_once(
+        &self,
+        caller: &Caller,
+        asked_at: BootInstant,
+        last_failure: &mut Option<(BootInstant, Unread)>,
+    ) -> Result<(), Unread> {
+        if let Some((_, unread)) = last_failure.as_ref().filter(|(began, _)| *began >= asked_at) {
+            return Err(unread.clone());
+        }
+        let began = BootInstant::now();
+        let read = self.read(caller).await;
+        *last_failure = read.as_ref().err().map(|unread| (began, unread.clone()));
+        read
     }
 
     /// What Graph lists for each of these now: read after this was asked, so that whoever is missing has no Cloud PC.
@@ -88,10 +128,10 @@ impl CloudPcs {
         devices: &[ManagedDeviceId],
     ) -> Result<Vec<DeviceAnswer>, Unread> {
         let asked_at = BootInstant::now();
-        let _one_at_a_time = self.reading.lock().await;
+        let mut last_failure = self.reading.lock().await;
         // While this waited, another may have read it.
         if self.list().as_ref().is_none_or(|list| list.began < asked_at) {
-            self.read(caller).await?;
+            self.read_once(caller, asked_at, &mut last_failure).await?;
         }
         let list = self.list();
         Ok(devices.iter().map(|device| list.as_ref().map_or_else(unlisted, |list| list.says_of(*device))).collect())
@@ -122,7 +162,7 @@ impl CloudPcs {
             }
             next = page.next.map(|next| same_origin(&next, &url)).transpose()?;
         }
-        *self.list() = Some(list);
+        self.install(list);
         Ok(())
     }
 }
@@ -221,6 +261,27 @@ mod tests {
         ] {
             assert!(page(odd.as_bytes()).is_none(), "{odd}");
         }
+    }
+
+    #[test]
+    fn what_was_sent_while_a_list_was_being_read_is_not_learnt_from_it() {
+        let [sent, other] = [1, 2].map(|n| ManagedDeviceId::try_from(Uuid::from_u128(n)).unwrap());
+        let list = |began| List {
+            cloud_pcs: [sent, other].map(|device| (device, vec![CloudPcId(device.as_uuid())])).into(),
+            length: 2,
+            began,
+            read_at: None,
+        };
+        let known = CloudPcs::new(Duration::from_mins(1));
+        let before = BootInstant::now();
+        known.install(list(before));
+        assert!(known.of(sent).is_some());
+        known.forget([sent].into_iter());
+        assert_eq!(known.of(sent), None);
+        known.install(list(before));
+        assert_eq!((known.of(sent), known.of(other).is_some()), (None, true));
+        known.install(list(BootInstant::now().plus(Duration::from_secs(1))));
+        assert!(known.of(sent).is_some(), "a list that began afterwards tells");
     }
 
     #[test]

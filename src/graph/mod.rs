@@ -7,6 +7,7 @@ mod client;
 mod cloud_pcs;
 mod credential;
 mod http;
+mod probe;
 mod read_back;
 mod wire;
 
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 pub use client::{ClientError, GraphClient};
 pub use credential::TokenError;
+pub use probe::{Offset, Probed, Said};
 
 use crate::domain::answer::{Evidence, Exchange};
 use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId};

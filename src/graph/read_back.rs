@@ -15,12 +15,18 @@ use crate::domain::read_back::{ReadBack, Seen};
 /// Source: Microsoft's reference page "managedDevice: getCloudPcRemoteActionResults" (beta), by which it is deprecated and
 /// stopped returning data on 30 September 2024: what it shows has happened, and what it does not show may have.
 pub(super) async fn of_managed_device(caller: &Caller, cloud_pcs: &CloudPcs, device: ManagedDeviceId) -> ReadBack {
-    // A list that cannot be read only means that this Cloud PC is not known.
-    let _ = cloud_pcs.prepare(caller).await;
+    match cloud_pcs.prepare(caller).await {
+        Ok(()) => {}
+        Err(unread) if is_missing(&unread) => {}
+        Err(unread) => {
+            let reason = format!("the list of Cloud PCs could not be read: {}", unread.reason);
+            return failed(Unread { reason, ..unread });
+        }
+    }
     if let Some(cloud_pc) = cloud_pcs.of(device) {
         match read(caller, &by_cloud_pc(cloud_pc)).await {
             // Where a tenant, or its cloud, has no successor, the old one is what there is.
-            Err(Unread { answer: Some(answer), .. }) if [400, 404, 405, 410, 501].contains(&answer.status) => {}
+            Err(unread) if is_missing(&unread) => {}
             other => return seen(other),
         }
     }
@@ -33,6 +39,11 @@ pub(super) async fn of_managed_device(caller: &Caller, cloud_pcs: &CloudPcs, dev
         }),
         unread => seen(unread),
     }
+}
+
+/// Whether Graph answers that there is no such interface, or none for this Cloud PC.
+fn is_missing(unread: &Unread) -> bool {
+    unread.answer.as_ref().is_some_and(|answer| [400, 404, 405, 410, 501].contains(&answer.status))
 }
 
 /// By Cloud PC.

@@ -2,6 +2,7 @@
 //! transaction, and no transaction type crosses the trait.
 
 mod completions;
+mod condition;
 mod error;
 mod late;
 mod operator;
@@ -20,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 pub use completions::{ClaimedCompletions, CompletionClaim};
+pub use condition::{Condition, PRIVILEGES};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 pub use overview::{Activity, CallRow, DeviceHistory, HistoryRow, Oldest, Overview, PendingRow};
@@ -43,6 +45,9 @@ pub trait Store: Send + Sync {
 
     /// Refuses a database whose schema is not the one this program was built with.
     async fn check_schema(&self) -> Result<(), StoreError>;
+
+    /// What else a worker needs of the database, thing by thing. Read only.
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError>;
 
     /// Makes tenants known to the database, so that requests for them are accepted. Tenants already there stay as they are.
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError>;
@@ -120,6 +125,9 @@ pub trait Store: Send + Sync {
     /// Inserts requests, all or none, as any producer would: one transaction, whatever their number.
     async fn enqueue(&self, requests: &[NewRequest]) -> Result<Enqueued, StoreError>;
 
+    /// How much is pending, in all tenants together: one number for each place where it may be.
+    async fn depth(&self) -> Result<Depth, StoreError>;
+
     /// What is pending and what holds, for people.
     async fn status(&self) -> Result<Status, StoreError>;
 
@@ -156,6 +164,14 @@ pub async fn open(url: &DatabaseUrl, create: bool, patience: Duration) -> Result
         DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open(&path, create, patience).await?),
         DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open(url, patience).await?),
     })
+}
+
+/// Opens it to look only: nothing is created, and no verb that writes works on a SQLite file.
+pub async fn open_to_look(url: &DatabaseUrl, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
+    match url.kind() {
+        DatabaseKind::Sqlite { path } => Ok(Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?)),
+        DatabaseKind::Postgres => open(url, false, patience).await,
+    }
 }
 
 /// Every statement of both implementations, by name, for the test that prepares each on a migrated schema.
@@ -304,6 +320,28 @@ pub struct Status {
     pub tenants: Vec<TenantStatus>,
     /// Workers whose lease holds.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// How many entries of the queue are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// They may go now, as far as they themselves go.
+    pub ready: i64,
+    /// They wait for a time.
+    pub waiting: i64,
+    /// Their call is under way.
+    pub sending: i64,
+    /// They are in doubt.
+    pub unknown: i64,
+    /// They wait for a person.
+    pub held: i64,
+}
+
+impl From<(i64, i64, i64, i64, i64)> for Depth {
+    /// In the order of the statement `DEPTH`.
+    fn from((ready, waiting, sending, unknown, held): (i64, i64, i64, i64, i64)) -> Self {
+        Self { ready, waiting, sending, unknown, held }
+    }
 }
 
 /// One tenant, for people.

@@ -9,7 +9,7 @@ const LAYERS: [&[&str]; 7] = [
     &["metrics"],
     &["store", "graph"],
     &["engine", "ops", "simulator"],
-    &["telemetry"],
+    &["telemetry", "lifecycle"],
     &["cli"],
 ];
 
@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 7] = [
 const UNMENTIONED: &[(&str, &[&str])] = &[
     // `CallId::fresh` (Uuid::now_v7) is the one thing in the domain that is not a function of its arguments.
     ("domain", &["tokio", "sqlx", "reqwest", "SystemTime::now", "Instant::now", "Utc::now", "Local::now"]),
-    ("engine", &["sqlx", "reqwest", "axum"]),
+    ("engine", &["sqlx", "reqwest", "axum", "sd_notify"]),
     ("ops", &["sqlx", "reqwest"]),
     // A mistake about Graph, or about what was asked, must not be made twice in the same code.
     ("simulator", &["crate::graph", "crate::store", "sqlx", "reqwest"]),

@@ -12,9 +12,11 @@ compile_error!("these tests end the daemon at its failpoints: run them with test
 mod cli;
 mod contract;
 mod daemon;
+mod deploy;
 mod fault_matrix;
 mod layers;
 mod ops;
+mod roles;
 mod scratch;
 mod simulation;
 mod store;

@@ -17,9 +17,9 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, DeviceHistory,
-    Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store, StoreError,
-    WorkerIdentity,
+    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
 use crate::domain::completion::{Judgement, Watch};
@@ -31,6 +31,7 @@ use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 mod completions;
 mod connections;
+mod examine;
 mod listen;
 mod operator;
 pub(super) mod sql;
@@ -102,6 +103,13 @@ impl Store for PostgresStore {
         tx.commit().await?;
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
+    }
+
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
+        let mut tx = self.begin().await?;
+        let conditions = examine::examine(&mut tx).await?;
+        tx.commit().await?;
+        Ok(conditions)
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
@@ -409,6 +417,11 @@ impl Store for PostgresStore {
         }
         tx.commit().await?;
         Ok(rows::enqueued(requests.len(), inserted))
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        let mut tx = self.connections.begin_snapshot().await?;
+        Ok(sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(sql::DEPTH).fetch_one(&mut *tx).await?.into())
     }
 
     async fn status(&self) -> Result<Status, StoreError> {

@@ -23,6 +23,16 @@ statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
 
+    // Differ because a SQLite file has no roles. Tables that are not there are missed elsewhere.
+    SERVER = "
+        SELECT quote_ident(current_user) AS role, r.rolsuper AS superuser, current_setting('server_version_num')::integer AS version,
+               current_setting('transaction_read_only') = 'on' AS read_only,
+               EXISTS (SELECT FROM pg_class c WHERE c.oid = to_regclass('reprovision_queue') AND pg_has_role(c.relowner, 'USAGE')) AS owner
+        FROM pg_roles r WHERE r.rolname = current_user";
+    MISSING_PRIVILEGES = "
+        SELECT u.relation, u.privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u (relation, privilege, n)
+        WHERE NOT has_table_privilege(to_regclass(u.relation), u.privilege) ORDER BY u.n";
+
     // Differs because SQLite has its write lock. The transaction's, so that it goes with it behind a pooler too.
     LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(7021932861950116)";
 
@@ -345,6 +355,11 @@ statements! {
         ORDER BY u.n
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
+    DEPTH = "
+        SELECT count(*) FILTER (WHERE state = 'queued' AND (ready OR due_at <= now())),
+               count(*) FILTER (WHERE state = 'queued' AND NOT (ready OR due_at <= now())),
+               count(*) FILTER (WHERE state = 'sending'), count(*) FILTER (WHERE state = 'unknown'), count(*) FILTER (WHERE state = 'held')
+        FROM reprovision_queue";
     STATUS_TENANTS = "
         SELECT now() AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code, block_reason, probe_at,
                cautious FROM tenants ORDER BY name";

@@ -18,9 +18,9 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, DeviceHistory,
-    Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store, StoreError,
-    WorkerIdentity,
+    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, WorkerIdentity,
 };
 use crate::domain::completion::{Judgement, Watch};
 use crate::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
@@ -30,6 +30,7 @@ use crate::domain::plan::{Entry, Facts, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 mod completions;
+mod examine;
 mod operator;
 pub(super) mod sql;
 mod watch;
@@ -48,11 +49,8 @@ pub(super) struct SqliteStore {
 
 impl SqliteStore {
     pub(super) async fn open(path: &Path, create: bool, patience: Duration) -> Result<Self, StoreError> {
-        if !create && !path.exists() {
-            return Err(StoreError::Schema(format!(
-                "no database at {}: check the path, or run `reprovisiond migrate` to create it",
-                path.display()
-            )));
+        if !create {
+            must_exist(path)?;
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -62,31 +60,50 @@ impl SqliteStore {
             .foreign_keys(true)
             // Whoever waits for the writer waits for the write lock after it.
             .busy_timeout(patience / 3);
-        let pool = |connections| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(patience)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                // One process, one file: a connection cannot silently die, so it is not asked before each use.
-                .test_before_acquire(false)
-                // After a failed write SQLite has rolled back by itself; sqlx counts on in a transaction that is no more,
-                // and would refuse every BEGIN on this connection from then on.
-                .before_acquire(|connection, _| {
-                    let fit = !connection.is_in_transaction();
-                    Box::pin(async move { Ok(fit) })
-                })
-        };
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1, patience).connect_with(options.clone()).await?;
         // One watches, one is the work loop's, and one is for whoever looks on, who must not hold that up.
-        let reader = pool(3).connect_lazy_with(options.read_only(true));
+        let reader = pool(3, patience).connect_lazy_with(options.read_only(true));
         Ok(Self { writer, reader, file: path.to_owned() })
+    }
+
+    /// Cannot write: what `open` sets for good, such as the journal mode, stays as it is.
+    pub(super) async fn open_to_look(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        must_exist(path)?;
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(patience / 3);
+        let reader = pool(1, patience).connect_with(options.clone()).await?;
+        Ok(Self { writer: pool(1, patience).connect_lazy_with(options), reader, file: path.to_owned() })
     }
 
     /// A transaction that has the write lock from its start, so that it never fails half way for want of it.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
     }
+}
+
+fn must_exist(path: &Path) -> Result<(), StoreError> {
+    if path.exists() {
+        return Ok(());
+    }
+    Err(StoreError::Schema(format!(
+        "no database at {}: check the path, or run `reprovisiond migrate` to create it",
+        path.display()
+    )))
+}
+
+fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(patience)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // One process, one file: a connection cannot silently die, so it is not asked before each use.
+        .test_before_acquire(false)
+        // After a failed write SQLite has rolled back by itself; sqlx counts on in a transaction that is no more,
+        // and would refuse every BEGIN on this connection from then on.
+        .before_acquire(|connection, _| {
+            let fit = !connection.is_in_transaction();
+            Box::pin(async move { Ok(fit) })
+        })
 }
 
 /// Binds what the statements over `device_results` take, in their order.
@@ -122,6 +139,10 @@ impl Store for SqliteStore {
         };
         let known: Vec<i64> = MIGRATOR.iter().map(|migration| migration.version).collect();
         super::error::check_versions(&applied, &known)
+    }
+
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
+        examine::examine(&self.reader, &self.file).await
     }
 
     async fn register_tenants(&self, names: &[TenantName]) -> Result<(), StoreError> {
@@ -372,6 +393,10 @@ impl Store for SqliteStore {
         }
         tx.commit().await?;
         Ok(rows::enqueued(requests.len(), inserted))
+    }
+
+    async fn depth(&self) -> Result<Depth, StoreError> {
+        Ok(sqlx::query_as::<_, (i64, i64, i64, i64, i64)>(sql::DEPTH).fetch_one(&self.reader).await?.into())
     }
 
     async fn status(&self) -> Result<Status, StoreError> {

@@ -40,6 +40,8 @@ statements! {
     HAS_MIGRATIONS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
     // Differs because Postgres notifies: this is how another process's commit is noticed.
     DATA_VERSION = "PRAGMA data_version";
+    // Differs because Postgres always has its own.
+    JOURNAL_MODE = "PRAGMA journal_mode";
 
     REGISTER_TENANTS = "INSERT INTO tenants (name) SELECT value FROM json_each(?1) WHERE true ON CONFLICT DO NOTHING";
     PROBE_BLOCKED = "
@@ -350,6 +352,11 @@ statements! {
         FROM json_each(?1) WHERE true
         ON CONFLICT (tenant, external_id) DO NOTHING";
 
+    DEPTH = "
+        SELECT count(*) FILTER (WHERE state = 'queued' AND (ready = 1 OR due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))),
+               count(*) FILTER (WHERE state = 'queued' AND NOT (ready = 1 OR due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))),
+               count(*) FILTER (WHERE state = 'sending'), count(*) FILTER (WHERE state = 'unknown'), count(*) FILTER (WHERE state = 'held')
+        FROM reprovision_queue";
     STATUS_TENANTS = "
         SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, name, paused_at, paused_by, pause_reason, wait_until, wait_reason, blocked_at, block_code,
                block_reason, probe_at, cautious FROM tenants ORDER BY name";

@@ -36,7 +36,7 @@ fn buckets(said: &Said) -> [u32; 4] {
 }
 
 /// Of sixty devices, by every action.
-const TOTALS: [u32; 4] = [0, 0, 0, 0];
+const TOTALS: [u32; 4] = [54, 4, 1, 1];
 
 on_both! {
     async fn the_demo_ends_every_request_wipes_nothing_twice_and_settles_a_lost_answer_before_ones_eyes(scratch: Scratch) {

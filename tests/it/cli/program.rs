@@ -39,6 +39,11 @@ impl<'a> Program<'a> {
         std::fs::write(self.dir.path().join(name), content).unwrap();
     }
 
+    /// Its directory.
+    pub(crate) fn directory(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// The command, for what `run` does not do.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = command(args);

@@ -146,6 +146,23 @@ each_successor! {
         assert!(simulator.ledger().is_empty() && simulator.requests().is_empty());
     }
 
+    a_daemon_killed_while_it_only_looked_a_device_up_leaves_no_doubt: |scratch, action| {
+        // The first reading is for the token's sake; the second, which hangs, is the look-up's.
+        let simulator = Simulator::start(Options { faults: "list/hang@2".parse().unwrap(), page_size: 999, ..forgetful() }).unwrap();
+        let settings = calling(action, SETTLES).replace("call_timeout = \"500ms\"", "call_timeout = \"5m\"").replace("settle_after = \"1s\"", "settle_after = \"10m\"").replace("give_up_after = \"30s\"", "give_up_after = \"20m\"");
+        let mut daemon = Daemon::start(&scratch, &simulator, &settings).await;
+        let stranger = device(1).managed_device_id;
+        scratch.rows(&format!("INSERT INTO reprovision_requests (managed_device_id) VALUES ('{stranger}')")).await;
+        daemon.until_rows(&scratch, "SELECT state FROM reprovision_queue", "sending").await;
+        daemon.signal(Signal::KILL);
+        daemon.ended().await;
+        daemon.run(&simulator).await;
+        // Long before anything has had time to settle.
+        daemon.until_all_ended(&scratch).await;
+        assert_eq!(scratch.rows("SELECT bucket, source FROM device_results WHERE final").await, "not_found|answer");
+        assert!(simulator.requests().is_empty());
+    }
+
     a_list_that_cannot_be_read_stops_no_tenant_for_good_and_blames_no_device: |scratch, action| {
         let faults = "list/500@1,list/429:1@2,list/reset-before@3,list/truncated@4,list/not-json@5,list/401@6";
         let simulator = ten(&scratch, action, faults).await;

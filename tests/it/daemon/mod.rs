@@ -12,5 +12,7 @@ mod orders;
 mod outages;
 mod pooler;
 mod queue;
+mod reload;
+mod systemd;
 mod tenants;
 mod workers;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::WorkerId;
-use reprovisiond::engine::{Engine, EngineError, Served, Surroundings};
+use reprovisiond::engine::{Engine, EngineError, Served, Surroundings, Untold};
 use reprovisiond::graph::Graph;
 use tokio_util::sync::CancellationToken;
 
@@ -320,7 +320,8 @@ async fn live(world: &Arc<World>, life: &Arc<Life>, worker: WorkerId, tenants: u
         }
     };
     let served = (0..tenants).map(graph).collect();
-    let surroundings = Surroundings { clock: Arc::<Life>::clone(life), chance: Arc::<Life>::clone(life) };
+    let surroundings =
+        Surroundings { clock: Arc::<Life>::clone(life), chance: Arc::<Life>::clone(life), pulse: Arc::new(Untold) };
     let engine = Engine::new(store, served, world.rules.settings.clone(), worker, surroundings);
     let sigterm = CancellationToken::new();
     let stop = sigterm.clone();

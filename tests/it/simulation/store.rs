@@ -13,9 +13,9 @@ use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Decide, DeviceHistory,
-    Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store, StoreError,
-    WorkerIdentity,
+    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -269,6 +269,9 @@ impl Store for ModelStore {
     async fn check_schema(&self) -> Result<(), StoreError> {
         not_asked()
     }
+    async fn examine(&self) -> Result<Vec<Condition>, StoreError> {
+        not_asked()
+    }
     async fn register_tenants(&self, _: &[TenantName]) -> Result<(), StoreError> {
         not_asked()
     }
@@ -292,6 +295,9 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn enqueue(&self, _: &[NewRequest]) -> Result<Enqueued, StoreError> {
+        not_asked()
+    }
+    async fn depth(&self) -> Result<Depth, StoreError> {
         not_asked()
     }
     async fn status(&self) -> Result<Status, StoreError> {

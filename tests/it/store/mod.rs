@@ -3,6 +3,7 @@
 mod claim;
 mod completions;
 mod doubts;
+mod grants;
 mod intake;
 mod orders;
 mod prepared;

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A simulator without invented trouble: whatever goes wrong, a test has asked for.
 pub(crate) fn calm() -> Options {
-    Options { devices: 2000, shares: Shares::NONE, throttle: Throttle::Off, ..Options::default() }
+    Options { devices: 2000, shares: Shares::NONE, throttle: Throttle::Off, page_size: 999, ..Options::default() }
 }
 
 /// Settings that let a test end soon: everything that waits, waits briefly.

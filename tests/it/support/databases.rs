@@ -112,6 +112,28 @@ impl Drop for Scratch {
     }
 }
 
+/// A role on Postgres that may log in and nothing else. Roles are the whole server's: drop it at the end.
+pub(crate) struct Role {
+    pub(crate) name: String,
+    /// The scratch database's, under this role.
+    pub(crate) url: String,
+}
+
+impl Role {
+    pub(crate) async fn new(scratch: &Scratch) -> Self {
+        let name = format!("role_{}", Uuid::new_v4().simple());
+        scratch.sqlite3_or_psql(&format!("CREATE ROLE {name} LOGIN")).await.unwrap();
+        let url = scratch.url.replace("user=postgres", &format!("user={name}"));
+        assert_ne!(url, scratch.url, "the tests' server is entered as postgres");
+        Self { name, url }
+    }
+
+    pub(crate) async fn drop(self, scratch: &Scratch) {
+        let sql = format!("DROP OWNED BY {name}; DROP ROLE {name}", name = self.name);
+        scratch.sqlite3_or_psql(&sql).await.unwrap();
+    }
+}
+
 fn shared_server() -> Url {
     let server = std::env::var("TEST_POSTGRES_URL").unwrap_or_else(|_| {
         panic!("TEST_POSTGRES_URL is not set: run the tests with tests/run, which starts a PostgreSQL server for them")
