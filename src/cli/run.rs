@@ -1,18 +1,20 @@
 //! `reprovisiond run`: the daemon.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Exit, Failure, Global, database, reload};
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Config, Listen, Sources};
 use crate::domain::id::{TenantName, WorkerId};
 use crate::engine::{Engine, EngineError, Served, Settings, Surroundings};
 use crate::graph::{Graph, GraphClient};
 use crate::lifecycle::{self, Manager};
-use crate::ops::{self, Watched};
+use crate::ops::{self, Listener, Watched};
+use crate::store;
 use crate::telemetry;
 
 /// Run the daemon until SIGTERM or SIGINT
@@ -38,7 +40,8 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let config = loaded.config.clone();
     let signals = lifecycle::listen(Exit::Failure as u8)
         .map_err(|error| Failure::new(Exit::Failure, format!("signals: {error}")))?;
-    let manager = Arc::new(Manager::of_this_process(config.database.patience));
+    let (patience, watched) = (config.database.patience, config.ops.listen != Listen::Off);
+    let manager = Arc::new(Manager::of_this_process(patience, watched.then_some(patience)));
     let worker = WorkerId::fresh();
     // Before anything is taken: a place that cannot be had is told at the start.
     let watching = ops::listen(&config.ops.listen).map_err(|error| Failure::new(Exit::Failure, error))?;
@@ -52,9 +55,6 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
     })?;
-    if let Some(listener) = &watching {
-        info!(address = listener.address(), "health, metrics and the page are served");
-    }
     info!(
         worker.id = %worker,
         version = env!("CARGO_PKG_VERSION"),
@@ -64,16 +64,10 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         "started"
     );
     manager.ready();
-    let watching = watching.map(|listener| {
-        let watched = Watched {
-            metrics: engine.metrics(),
-            store: Arc::clone(&store),
-            database: url.to_string(),
-            worker,
-            turn_bound: turn_bound(&config),
-        };
-        tokio::spawn(ops::serve(listener, watched))
-    });
+    let watching = match watching {
+        None => None,
+        Some(listener) => Some(serve(listener, &config, &engine, worker, signals.stop.clone()).await?),
+    };
     let stopped = tokio::select! {
         stopped = engine.run(signals.stop.clone()) => stopped,
         () = reload::serve(&signals, sources, loaded, &engine, &manager) => unreachable!("it serves for good"),
@@ -102,11 +96,26 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The longest that the work loop takes between two turns while the database does what it must: a look and a claim for each
-/// tenant, and the sleep.
-fn turn_bound(config: &Config) -> Duration {
-    let steps = u32::try_from(config.tenants.len()).unwrap_or(u32::MAX).saturating_add(2);
-    config.worker.poll_interval.saturating_add(config.database.patience.saturating_mul(steps))
+/// Lets the daemon be watched, beside its work.
+async fn serve(
+    listener: Listener,
+    config: &Config,
+    engine: &Engine,
+    worker: WorkerId,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, Failure> {
+    let (url, patience) = (&config.database.url, config.database.patience);
+    info!(address = listener.address(), "health, metrics and the page are served");
+    let watched = Watched {
+        metrics: engine.metrics(),
+        store: store::open_to_watch(url, patience).await.map_err(|error| database::at(url, error))?,
+        database: url.to_string(),
+        worker,
+        // The loop beats within `patience` of its last step, which takes no longer than that; and a third for luck.
+        silence: patience * 3,
+        stop,
+    };
+    Ok(tokio::spawn(ops::serve(listener, watched)))
 }
 
 /// One client for each tenant.

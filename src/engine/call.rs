@@ -162,9 +162,10 @@ impl Call {
 
     fn count(&self, recording: &Recording) {
         let (metrics, tenant) = (&self.tenant.metrics, self.tenant.name.as_str());
-        metrics.calls.with_label_values(&[tenant, recording.state.as_str()]).inc();
+        let action = self.tenant.action.as_str();
+        metrics.calls.with_label_values(&[tenant, action, recording.state.as_str()]).inc();
         let took = self.clock.now().since(self.committed_at);
-        metrics.call_duration.with_label_values(&[tenant]).observe(took.as_secs_f64());
+        metrics.call_duration.with_label_values(&[tenant, action]).observe(took.as_secs_f64());
         for (_, effect) in &recording.entries {
             metrics.devices.with_label_values(&[tenant, outcome(effect)]).inc();
             if !matches!(effect, EntryEffect::Requeue { .. }) {

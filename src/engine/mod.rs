@@ -155,7 +155,8 @@ impl Engine {
         worker: WorkerId,
         surroundings: Surroundings,
     ) -> Self {
-        let metrics = Arc::new(Metrics::new(served.iter().map(|served| served.name.as_str())));
+        let metrics =
+            Arc::new(Metrics::new(served.iter().map(|served| (served.name.as_str(), served.action.as_str()))));
         let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
         let tenants = served.into_iter().map(tenant).collect();
         let lease =
@@ -253,7 +254,7 @@ impl Engine {
             let asleep = tokio::time::sleep(look_again_in);
             tokio::pin!(asleep);
             loop {
-                self.surroundings.pulse.beat();
+                self.beat();
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
@@ -275,7 +276,6 @@ impl Engine {
                 break;
             }
         }
-        self.metrics.stopping();
         let stopped_at = *stopped_at.get_or_init(tokio::time::Instant::now);
         self.drain(&mut tasks, background, stopped_at + self.settings.get().worker.drain_timeout).await
     }
@@ -291,7 +291,7 @@ impl Engine {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
         while !tasks.calls.is_empty() {
-            self.surroundings.pulse.beat();
+            self.beat();
             tokio::select! {
                 biased;
                 finished = tasks.set.join_next_with_id() => match finished {
@@ -318,6 +318,11 @@ impl Engine {
         if calls_left { self.lease.abandon(&*self.store).await } else { Ok(()) }
     }
 
+    fn beat(&self) {
+        self.surroundings.pulse.beat();
+        self.metrics.beat(self.surroundings.clock.now());
+    }
+
     async fn time_to_beat(&self) {
         match self.surroundings.pulse.within() {
             Some(time) => tokio::time::sleep(time).await,
@@ -331,7 +336,7 @@ impl Engine {
 
     /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
     async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
-        self.metrics.turned(self.surroundings.clock.now());
+        self.metrics.looks();
         failpoint::reach("before-pass");
         let settings = self.settings.get();
         match self.try_pass(tasks, health, stop).await {
@@ -340,6 +345,7 @@ impl Engine {
                     info!(database = settings.database, attempts = health.failures, "the database is back");
                 }
                 health.failures = 0;
+                self.metrics.looked(None);
                 look_again_in.min(settings.worker.poll_interval)
             }
             Err(problem) => {
@@ -353,6 +359,7 @@ impl Engine {
                     debug!(error = problem.to_string(), "the queue still cannot be read");
                 }
                 health.failures = health.failures.saturating_add(1);
+                self.metrics.looked(Some(problem.to_string()));
                 self.delay(health.failures).min(settings.worker.poll_interval)
             }
         }
@@ -364,13 +371,12 @@ impl Engine {
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
     ) -> Result<Duration, StoreError> {
-        let pulse = &self.surroundings.pulse;
-        pulse.beat();
+        self.beat();
         if health.unsure {
             let under_way: Vec<CallId> = tasks.calls.values().map(|(call, _)| *call).collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
             health.unsure = false;
-            pulse.beat();
+            self.beat();
             if released > 0 {
                 warn!(
                     calls = released,
@@ -384,7 +390,7 @@ impl Engine {
         let facts = self.store.facts(&self.names()).await;
         self.asked("facts", asked_at, &facts);
         let facts = facts?;
-        pulse.looked(&facts);
+        self.surroundings.pulse.looked(&facts);
         for (name, facts) in facts {
             if stop.is_cancelled() {
                 break;
@@ -400,7 +406,7 @@ impl Engine {
             }
             if wants.expire || (wants.call && token) {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
-                pulse.beat();
+                self.beat();
                 let intended_at = self.surroundings.clock.now();
                 let claimed = self.claim(tenant, &bounds, health).await?;
                 soonest(claimed.decision.look_again_in);

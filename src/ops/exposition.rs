@@ -11,7 +11,7 @@ use crate::store::Overview;
 
 pub(super) async fn metrics(State(ops): Shared) -> Response {
     let overview = ops.source.overview().await.ok();
-    match gather(&ops, overview.as_deref()).and_then(|registry| ops.metrics.text(&registry)) {
+    match gather(&ops, overview.as_deref()).and_then(|registry| ops.metrics.text(BootInstant::now(), &registry)) {
         Ok(text) => typed("text/plain; version=0.0.4; charset=utf-8", text),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -56,9 +56,12 @@ fn process(gauges: &Gauges, ops: &Ops) -> Result<(), prometheus::Error> {
     let state = ops.metrics.now();
     let build = gauges.whole("reprovisiond_build_info", "1, with the version of the program.", &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-    let idle =
-        gauges.real("reprovisiond_work_loop_idle_seconds", "Time since the work loop last began a turn.", &[])?;
-    idle.with_label_values(NONE).set(state.turned_at.map_or(0.0, |at| at.elapsed().as_secs_f64()));
+    let silent = gauges.real(
+        "reprovisiond_work_loop_silent_seconds",
+        "Time since the work loop's last sign of life; /healthz fails beyond a bound.",
+        &[],
+    )?;
+    silent.with_label_values(NONE).set(state.beat_at.unwrap_or(ops.started).elapsed().as_secs_f64());
     let lease = gauges.whole(
         "reprovisiond_lease_held",
         "Whether this worker's lease holds; nothing is sent without it.",
@@ -126,6 +129,11 @@ fn tenants(gauges: &Gauges, ops: &Ops, overview: &Overview) -> Result<(), promet
         &["tenant"],
     )?;
     let paused = gauges.whole("reprovisiond_tenant_paused", "Whether a person has paused the tenant.", &["tenant"])?;
+    let followed = gauges.whole(
+        "reprovisiond_completions_followed",
+        "Accepted reprovisions whose end Graph has not shown yet.",
+        &["tenant"],
+    )?;
     let blocked = gauges.whole(
         "reprovisiond_tenant_blocked",
         "Whether the tenant refuses calls until a person mends the cause.",
@@ -139,6 +147,7 @@ fn tenants(gauges: &Gauges, ops: &Ops, overview: &Overview) -> Result<(), promet
     for tenant in overview.status.tenants.iter().filter(|tenant| configured.contains_key(&tenant.tenant)) {
         let name = [tenant.tenant.as_str()];
         doubts.with_label_values(&name).set(tenant.calls_in_doubt);
+        followed.with_label_values(&name).set(tenant.completion_followed);
         paused.with_label_values(&name).set(i64::from(tenant.paused_at.is_some()));
         blocked.with_label_values(&name).set(i64::from(tenant.blocked_at.is_some()));
         let rest = tenant.wait_until.and_then(|until| (until - now).to_std().ok()).unwrap_or_default();

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::{Ops, Shared, json, typed};
-use crate::metrics;
+use crate::metrics::State as Now;
 
 /// One thing that must hold.
 #[derive(Debug, Serialize)]
@@ -47,25 +47,29 @@ pub(super) async fn readyz(State(ops): Shared) -> Response {
     json(status, &serde_json::json!({ "ready": ready, "checks": checks }))
 }
 
-/// A process that is to stop turns no more, and is well.
-fn work_loop(ops: &Ops, state: &metrics::State) -> Check {
-    let idle = state.turned_at.map(|at| at.elapsed());
-    let bound = ops.turn_bound;
-    let wrong = match idle {
-        Some(idle) if idle > bound && !state.stopping => Some(format!(
-            "the work loop has not turned for {} s, which is longer than {} s: look at the log and restart the daemon; nothing is lost",
-            idle.as_secs(),
-            bound.as_secs()
-        )),
-        _ => None,
-    };
-    Check::new("work_loop", wrong, "turns")
+/// Its signs of life are those that feed systemd's watchdog. While it stops it takes what `worker.drain_timeout` gives it.
+fn work_loop(ops: &Ops, now: &Now) -> Check {
+    let silent = now.beat_at.unwrap_or(ops.started).elapsed();
+    let wrong = (silent > ops.silence && !ops.stop.is_cancelled()).then(|| {
+        format!(
+            "the work loop has given no sign of life for {} s, where {} s are the most: look at the log and restart the daemon; what it had under way is unknown then, and nothing is lost",
+            silent.as_secs(),
+            ops.silence.as_secs()
+        )
+    });
+    Check::new("work_loop", wrong, "alive")
 }
 
 pub(super) async fn checks(ops: &Ops) -> Vec<Check> {
     let state = ops.metrics.now();
-    let stopping = state.stopping.then(|| "the daemon is stopping: it takes nothing any more".to_owned());
+    let stopping = ops.stop.is_cancelled().then(|| "the daemon is stopping: it takes nothing any more".to_owned());
     let mut checks = vec![work_loop(ops, &state), Check::new("running", stopping, "takes requests")];
+    let unseen = match &state.look {
+        Some(Ok(())) => None,
+        Some(Err(problem)) => Some(format!("the last look at the queue failed: {}: {problem}", ops.database)),
+        None => Some("the queue has not been looked at yet".to_owned()),
+    };
+    checks.push(Check::new("queue", unseen, "looked at"));
     let lapsed = state.lease_until.is_none_or(|until| until.remaining().is_zero());
     let lapsed = lapsed.then(|| {
         "this worker's lease could not be renewed, so nothing is sent: the database or this host stands still"

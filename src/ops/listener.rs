@@ -1,10 +1,11 @@
 //! The port or the Unix socket.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
@@ -21,12 +22,29 @@ pub enum Listener {
 }
 
 /// The socket's file.
-pub struct File(PathBuf);
+pub struct File {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl File {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = std::fs::symlink_metadata(path)?;
+    Ok((found.dev(), found.ino()))
+}
 
 impl Drop for File {
     fn drop(&mut self) {
-        // What stays behind is replaced at the next start.
-        let _ = std::fs::remove_file(&self.0);
+        // Unless somebody else's is there now. What stays behind is replaced at the next start.
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -59,9 +77,12 @@ impl Listener {
             }
             Listen::Unix(path) => {
                 clear(path).map_err(|why| why.unwrap_or_else(failed))?;
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                let file = File(path.clone());
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(failed)?;
+                // Bound with this mode, not given it afterwards: there is no moment at which others may connect.
+                let others = rustix::process::umask(Mode::from_bits_truncate(!MODE & 0o777));
+                let bound = UnixListener::bind(path);
+                rustix::process::umask(others);
+                let listener = bound.map_err(failed)?;
+                let file = File::at(path).map_err(failed)?;
                 Ok(Some(Self::Unix(listener, file)))
             }
         }
@@ -71,7 +92,7 @@ impl Listener {
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(|at| at.to_string()).unwrap_or_default(),
-            Self::Unix(_, File(path)) => format!("unix:{}", path.display()),
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 }

@@ -8,6 +8,7 @@ mod health;
 mod listener;
 mod needs;
 mod page;
+mod serve;
 mod source;
 
 use std::collections::BTreeMap;
@@ -20,10 +21,12 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 pub use listener::{ListenError, Listener};
 pub use needs::{Need, needs};
 
+use crate::clock::BootInstant;
 use crate::config::Listen;
 use crate::domain::id::{ManagedDeviceId, WorkerId};
 use crate::metrics::Metrics;
@@ -38,14 +41,16 @@ const CSV_ROWS: u32 = 10_000;
 pub struct Watched {
     /// What the process counts.
     pub metrics: Arc<Metrics>,
-    /// The database.
+    /// The database, on connections that nobody else uses.
     pub store: Arc<dyn Store>,
     /// The database as it may be shown.
     pub database: String,
     /// This process.
     pub worker: WorkerId,
-    /// The longest that the work loop takes from one turn to the next while all is well.
-    pub turn_bound: Duration,
+    /// How long the work loop may give no sign of life.
+    pub silence: Duration,
+    /// The order to stop.
+    pub stop: CancellationToken,
 }
 
 /// What a handler has.
@@ -54,29 +59,30 @@ struct Ops {
     source: Source,
     database: String,
     worker: WorkerId,
-    turn_bound: Duration,
+    silence: Duration,
+    stop: CancellationToken,
+    started: BootInstant,
 }
 
 type Shared = State<Arc<Ops>>;
 
 /// Serves until the process ends.
 pub async fn serve(listener: Listener, watched: Watched) {
-    let app = router(watched);
-    match listener {
-        Listener::Tcp(listener) => drop(axum::serve(listener, app).await),
-        Listener::Unix(listener, _) => drop(axum::serve(listener, app).await),
-    }
+    serve::serve(&listener, router(watched)).await;
 }
 
 /// Opens what `listen` names; `None` if that is nothing.
+///
+/// # Errors
+/// It is in use, is no socket, or the system refuses it.
 pub fn listen(listen: &Listen) -> Result<Option<Listener>, ListenError> {
     Listener::open(listen)
 }
 
 fn router(watched: Watched) -> Router {
     let source = Source::new(watched.store, Arc::clone(&watched.metrics));
-    let Watched { metrics, database, worker, turn_bound, .. } = watched;
-    let ops = Arc::new(Ops { metrics, source, database, worker, turn_bound });
+    let Watched { metrics, database, worker, silence, stop, .. } = watched;
+    let ops = Arc::new(Ops { metrics, source, database, worker, silence, stop, started: BootInstant::now() });
     Router::new()
         .route("/", get(page::front))
         .route("/device", get(page::device))
@@ -114,6 +120,7 @@ async fn status_json(State(ops): Shared) -> Response {
             let needs: Vec<String> = needs(&overview.status).iter().map(ToString::to_string).collect();
             let document = serde_json::json!({
                 "needs": needs,
+                "doubtful": overview.doubtful,
                 "now": overview.status.now,
                 "paused_devices": overview.status.paused_devices,
                 "paused_requests": overview.status.paused_requests,
@@ -134,7 +141,10 @@ fn pending_only(tenant: &crate::store::TenantStatus) -> serde_json::Value {
         ["successful", "failed", "not_found", "not_supported", "expired", "cancelled", "suppressed"];
     let mut value = serde_json::to_value(tenant).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
-        fields.retain(|name, _| !TOTALS.contains(&name.as_str()) && !name.starts_with("completion_"));
+        fields.retain(|name, _| {
+            let total = name.starts_with("completion_") && name != "completion_followed";
+            !total && !TOTALS.contains(&name.as_str())
+        });
     }
     value
 }

@@ -24,7 +24,8 @@ pub use completions::{ClaimedCompletions, CompletionClaim};
 pub use condition::{Condition, PRIVILEGES};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
-pub use overview::{Activity, CallRow, DeviceHistory, HistoryRow, Oldest, Overview, PendingRow};
+use overview::DOUBTFUL_ROWS;
+pub use overview::{Activity, CallRow, DeviceHistory, Doubtful, HistoryRow, Oldest, Overview, PendingRow};
 
 pub use crate::domain::answer::Evidence;
 
@@ -141,7 +142,7 @@ pub trait Store: Send + Sync {
     /// every few seconds.
     async fn overview(&self) -> Result<Overview, StoreError>;
 
-    /// Calls and final results of the last `span`, counted by `slot`s back from now.
+    /// Calls, final results and ended completions of the last `span`, counted by `slot`s back from now.
     async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError>;
 
     /// The last calls, newest first.
@@ -172,6 +173,22 @@ pub async fn open_to_look(url: &DatabaseUrl, patience: Duration) -> Result<Arc<d
         DatabaseKind::Sqlite { path } => Ok(Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?)),
         DatabaseKind::Postgres => open(url, false, patience).await,
     }
+}
+
+/// How long one question of whoever looks on may take, at most.
+const WATCHING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens it for whoever looks on while a daemon works: one connection of its own, that reads only, and questions that the database ends
+/// after 10 s, or after `patience` if that is less. It takes nothing from the daemon's connections, and its trouble is not theirs.
+///
+/// # Errors
+/// It cannot be opened, as with [`open`].
+pub async fn open_to_watch(url: &DatabaseUrl, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
+    let patience = patience.min(WATCHING_PATIENCE);
+    Ok(match url.kind() {
+        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?),
+        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open_to_watch(url, patience).await?),
+    })
 }
 
 /// Every statement of both implementations, by name, for the test that prepares each on a migrated schema.

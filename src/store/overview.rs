@@ -10,10 +10,32 @@ use crate::domain::id::{CallId, RequestId};
 /// What holds now, without the totals of all time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overview {
-    /// As `status` has it, but for the counts by bucket and by completion, which are zero here.
+    /// As `status` has it, but for the counts by bucket and of ended completions, which are zero here.
     pub status: Status,
     /// Per tenant and state of what has a call, since when the oldest has been in it.
     pub oldest: Vec<Oldest>,
+    /// Requests that are held, then those in doubt, oldest first: the first 50.
+    pub doubtful: Vec<Doubtful>,
+}
+
+/// Rows of [`Overview::doubtful`], at most.
+pub(super) const DOUBTFUL_ROWS: i64 = 50;
+
+/// A request whose call may have been carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doubtful {
+    /// The request.
+    pub request_id: RequestId,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its device.
+    pub managed_device_id: String,
+    /// `unknown` or `held`
+    pub state: String,
+    /// Its call: what was sent as `client-request-id`.
+    pub call_id: Option<CallId>,
+    /// When the call's intent was committed.
+    pub sent_at: Option<DateTime<Utc>>,
 }
 
 /// The oldest call of a tenant whose entries are in `state`.
@@ -32,7 +54,7 @@ pub struct Oldest {
 pub struct Activity {
     /// Slots back from now; 0 is the one that runs.
     pub slot: i64,
-    /// `calls`, counted by the state they are in now, or `results`: final ones by bucket.
+    /// `calls`, counted by the state they are in now; `results`, final ones by bucket; or `completions` by how they ended.
     pub of: String,
     /// The state or bucket.
     pub word: String,

@@ -470,8 +470,10 @@ macro_rules! status {
             };
             tenant.count(crate::store::rows::word(row.try_get("bucket")?, "bucket", 0)?, row.try_get("devices")?);
         }
-        let completions =
-            if $totals { sqlx::query($sql::STATUS_COMPLETIONS).fetch_all($tx).await? } else { Vec::new() };
+        let mut completions = sqlx::query($sql::STATUS_FOLLOWED).fetch_all($tx).await?;
+        if $totals {
+            completions.extend(sqlx::query($sql::STATUS_COMPLETIONS).fetch_all($tx).await?);
+        }
         for row in completions {
             let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
             else {
@@ -538,6 +540,21 @@ macro_rules! oldest {
     };
 }
 pub(super) use oldest;
+
+/// A request in doubt.
+macro_rules! doubtful {
+    ($row:expr, $id:ty) => {
+        crate::store::Doubtful {
+            request_id: crate::domain::id::RequestId($row.try_get("request_id")?),
+            tenant: $row.try_get("tenant")?,
+            managed_device_id: $row.try_get("managed_device_id")?,
+            state: $row.try_get("state")?,
+            call_id: $row.try_get::<Option<$id>, _>("call_id")?.map(|call| crate::domain::id::CallId(call.into())),
+            sent_at: $row.try_get("sent_at")?,
+        }
+    };
+}
+pub(super) use doubtful;
 
 /// A pending request of a device.
 macro_rules! pending_row {

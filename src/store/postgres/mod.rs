@@ -52,7 +52,12 @@ pub(super) struct PostgresStore {
 
 impl PostgresStore {
     pub(super) async fn open(url: &DatabaseUrl, patience: Duration) -> Result<Self, StoreError> {
-        Ok(Self { connections: Connections::open(url, patience).await? })
+        Ok(Self { connections: Connections::open(url, patience, false).await? })
+    }
+
+    /// For whoever looks on while a daemon works.
+    pub(super) async fn open_to_watch(url: &DatabaseUrl, patience: Duration) -> Result<Self, StoreError> {
+        Ok(Self { connections: Connections::open(url, patience, true).await? })
     }
 
     /// The transaction of a verb of the engine.
@@ -445,13 +450,15 @@ impl Store for PostgresStore {
         let status = rows::status!(&mut *tx, sql, Uuid, false);
         let oldest = sqlx::query(sql::OLDEST_CALLS).fetch_all(&mut *tx).await?;
         let oldest = oldest.iter().map(|row| Ok(rows::oldest!(row))).collect::<Result<_, StoreError>>()?;
-        Ok(Overview { status, oldest })
+        let doubtful = sqlx::query(sql::DOUBTFUL).bind(super::DOUBTFUL_ROWS).fetch_all(&mut *tx).await?;
+        let doubtful = doubtful.iter().map(|row| Ok(rows::doubtful!(row, Uuid))).collect::<Result<_, StoreError>>()?;
+        Ok(Overview { status, oldest, doubtful })
     }
 
     async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError> {
         let mut tx = self.connections.begin_snapshot().await?;
         let mut activity = Vec::new();
-        for statement in [sql::ACTIVITY_CALLS, sql::ACTIVITY_RESULTS] {
+        for statement in [sql::ACTIVITY_CALLS, sql::ACTIVITY_RESULTS, sql::ACTIVITY_COMPLETIONS] {
             let found = sqlx::query(statement)
                 .bind(rows::seconds(span))
                 .bind(rows::seconds(slot).max(1))

@@ -381,8 +381,9 @@ statements! {
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
     STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final GROUP BY tenant, bucket";
     STATUS_COMPLETIONS = "
-        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state
-        UNION ALL SELECT tenant, 'followed', count(*) FROM completion_watches GROUP BY tenant";
+        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state";
+    STATUS_FOLLOWED = "
+        SELECT tenant, 'followed' AS state, count(*) AS devices FROM completion_watches GROUP BY tenant";
     STATUS_WORKERS = "
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > now() ORDER BY started_at";
@@ -411,12 +412,19 @@ statements! {
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
         WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+    DOUBTFUL = "
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
+        FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, q.request_id LIMIT $1";
     ACTIVITY_CALLS = "
         SELECT (extract(epoch FROM now() - sent_at)::bigint / $2::bigint) AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
         WHERE sent_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
     ACTIVITY_RESULTS = "
         SELECT (extract(epoch FROM now() - recorded_at)::bigint / $2::bigint) AS slot, 'results' AS of, bucket AS word, count(*) AS count FROM device_results
         WHERE final AND recorded_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    ACTIVITY_COMPLETIONS = "
+        SELECT (extract(epoch FROM now() - recorded_at)::bigint / $2::bigint) AS slot, 'completions' AS of, state AS word, count(*) AS count FROM completions
+        WHERE recorded_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
     LAST_CALLS = "
         SELECT id, tenant, action, state, device_count, sent_at, finished_at, http_status, graph_request_id, error_code, error_message
         FROM graph_calls ORDER BY sent_at DESC LIMIT $1";

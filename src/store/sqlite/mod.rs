@@ -61,8 +61,7 @@ impl SqliteStore {
             // Whoever waits for the writer waits for the write lock after it.
             .busy_timeout(patience / 3);
         let writer = pool(1, patience).connect_with(options.clone()).await?;
-        // One watches, one is the work loop's, and one is for whoever looks on, who must not hold that up.
-        let reader = pool(3, patience).connect_lazy_with(options.read_only(true));
+        let reader = pool(2, patience).connect_lazy_with(options.read_only(true));
         Ok(Self { writer, reader, file: path.to_owned() })
     }
 
@@ -420,13 +419,16 @@ impl Store for SqliteStore {
         let status = rows::status!(&mut *tx, sql, Hyphenated, false);
         let oldest = sqlx::query(sql::OLDEST_CALLS).fetch_all(&mut *tx).await?;
         let oldest = oldest.iter().map(|row| Ok(rows::oldest!(row))).collect::<Result<_, StoreError>>()?;
-        Ok(Overview { status, oldest })
+        let doubtful = sqlx::query(sql::DOUBTFUL).bind(super::DOUBTFUL_ROWS).fetch_all(&mut *tx).await?;
+        let doubtful =
+            doubtful.iter().map(|row| Ok(rows::doubtful!(row, Hyphenated))).collect::<Result<_, StoreError>>()?;
+        Ok(Overview { status, oldest, doubtful })
     }
 
     async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError> {
         let mut tx = self.reader.begin().await?;
         let mut activity = Vec::new();
-        for statement in [sql::ACTIVITY_CALLS, sql::ACTIVITY_RESULTS] {
+        for statement in [sql::ACTIVITY_CALLS, sql::ACTIVITY_RESULTS, sql::ACTIVITY_COMPLETIONS] {
             let found = sqlx::query(statement)
                 .bind(rows::seconds(span))
                 .bind(rows::seconds(slot).max(1))
