@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_wait_is_counted_as_it_passes_and_no_further_than_its_end() {
         let metrics = Metrics::new([("a", "x")]);
-        metrics.waits("a", "throttled", at(100), Duration::from_secs(60));
+        metrics.waits("a", "throttled", at(100), Duration::from_mins(1));
         for (now, seconds) in [(100, 0.0), (110, 10.0), (110, 10.0), (160, 60.0), (900, 60.0)] {
             assert!((waited(&metrics, "throttled", now) - seconds).abs() < 1e-9, "at {now}");
         }

@@ -8,12 +8,14 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
 use super::{Ops, Shared, json, typed};
+use crate::clock::BootInstant;
 use crate::metrics::State as Now;
 
 /// One thing that must hold.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
-    check: String,
+    #[serde(rename = "check")]
+    name: String,
     pub(super) ok: bool,
     /// What was seen, and what to do.
     detail: String,
@@ -21,15 +23,15 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn name(&self) -> &str {
-        &self.check
+        &self.name
     }
 
     pub(super) fn detail(&self) -> &str {
         &self.detail
     }
 
-    fn new(check: impl Into<String>, wrong: Option<String>, right: impl Into<String>) -> Self {
-        Self { check: check.into(), ok: wrong.is_none(), detail: wrong.unwrap_or_else(|| right.into()) }
+    fn new(name: impl Into<String>, wrong: Option<String>, right: impl Into<String>) -> Self {
+        Self { name: name.into(), ok: wrong.is_none(), detail: wrong.unwrap_or_else(|| right.into()) }
     }
 }
 
@@ -78,7 +80,7 @@ pub(super) async fn checks(ops: &Ops) -> Vec<Check> {
     checks.push(Check::new("lease", lapsed, "held"));
     for (tenant, state) in &state.tenants {
         let wrong = state.token_problem.as_ref().map(|problem| format!("no token could be had: {problem}"));
-        let right = match state.token_expires_at.map(|at| at.remaining()) {
+        let right = match state.token_expires_at.map(BootInstant::remaining) {
             Some(rest) if rest > Duration::ZERO => format!("good for {} s", rest.as_secs()),
             _ => "none at hand; one is fetched when there is a call to make".to_owned(),
         };

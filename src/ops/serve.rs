@@ -25,7 +25,7 @@ const CONNECTIONS: usize = 32;
 const HEAD: Duration = Duration::from_secs(5);
 
 /// How long a connection may last, for one request and its answer: the longest CSV on a slow line.
-const WHOLE: Duration = Duration::from_secs(60);
+const WHOLE: Duration = Duration::from_mins(1);
 
 /// The longest head.
 const HEAD_BYTES: usize = 16 * 1024;

@@ -1,11 +1,11 @@
-//! Small charts as inline SVG, each with its numbers as text beside it.
+//! Small charts as inline SVG, each with its scale, and its numbers as text beside it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use maud::{Markup, html};
 
-use super::parts::{grouped, state};
+use super::parts::{grouped, look, state};
 use crate::store::Activity;
 
 /// A stretch of time and how it is cut.
@@ -16,88 +16,92 @@ pub(super) struct Window {
     pub(super) slots: usize,
     /// What a slot is called.
     pub(super) each: &'static str,
+    /// What is written below: its beginning, its middle, its end.
+    pub(super) marks: [&'static str; 3],
+}
+
+/// What is counted.
+pub(super) struct Subject {
+    /// `Activity::of`
+    pub(super) of: &'static str,
+    pub(super) title: &'static str,
+    pub(super) unit: &'static str,
 }
 
 const WIDTH: usize = 480;
-const HEIGHT: usize = 72;
+const HEIGHT: i64 = 96;
 
-/// One series, lowest in the stack first, and the words that count for it.
-type Series = (&'static str, fn(&str) -> bool);
+/// The classes of states, lowest in the stack first.
+const SERIES: [&str; 5] = ["good", "open", "other", "doubt", "bad"];
 
-const RESULTS: [Series; 3] = [
-    ("good", |word| word == "successful"),
-    ("other", |word| !matches!(word, "successful" | "failed")),
-    ("bad", |word| word == "failed"),
-];
-
-const CALLS: [Series; 3] = [
-    ("good", |word| word == "answered"),
-    ("other", |word| !matches!(word, "answered" | "unknown")),
-    ("bad", |word| word == "unknown"),
-];
-
-/// Results and calls of a window.
-pub(super) fn window(window: &Window, activity: &[Activity]) -> Markup {
-    html! {
-        div {
-            h3 { (window.name) }
-            (chart(window, activity, "results", "Devices with a final result", &RESULTS))
-            (chart(window, activity, "calls", "Calls to Graph", &CALLS))
-        }
-    }
-}
-
-fn chart(window: &Window, activity: &[Activity], of: &str, title: &str, series: &[Series]) -> Markup {
-    let rows: Vec<&Activity> = activity.iter().filter(|row| row.of == of).collect();
+/// One subject in one window.
+pub(super) fn chart(window: &Window, activity: &[Activity], subject: &Subject) -> Markup {
+    let rows: Vec<&Activity> = activity.iter().filter(|row| row.of == subject.of).collect();
     let mut totals: BTreeMap<&str, i64> = BTreeMap::new();
     for row in &rows {
         *totals.entry(&row.word).or_default() += row.count;
     }
     let total: i64 = totals.values().sum();
-    let stacks = stacks(window, &rows, series);
+    let stacks = stacks(window, &rows);
     let most = stacks.iter().map(|stack| stack.iter().sum::<i64>()).max().unwrap_or(0);
+    let scale = round_up(most);
     html! {
         figure {
-            figcaption {
-                (title) ": " b { (grouped(total)) }
-                @if total > 0 { span.quiet { ", at most " (grouped(most)) " in one " (window.each) } }
-            }
+            figcaption { (window.name) ": " b { (grouped(total)) " " (subject.unit) } }
             @if total > 0 {
-                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (title) ", " (window.name) ": " (total) } {
-                    @for (n, stack) in stacks.iter().enumerate() { (bar(window, n, stack, most, series)) }
-                    line.axis x1="0" y1=(HEIGHT) x2=(WIDTH) y2=(HEIGHT) {}
+                div.plot {
+                    div.values aria-hidden="true" { span { (grouped(scale)) } span { "0" } }
+                    svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (subject.title) ", " (window.name) ": " (total) " " (subject.unit) ", at most " (most) " a " (window.each) } {
+                        @for y in [0, HEIGHT / 2, HEIGHT] { line.grid x1="0" y1=(y) x2=(WIDTH) y2=(y) vector-effect="non-scaling-stroke" {} }
+                        @for (n, stack) in stacks.iter().enumerate() { (bar(window, n, stack, scale)) }
+                    }
+                    div.times aria-hidden="true" { @for mark in window.marks { span { (mark) } } }
                 }
-                div.axis aria-hidden="true" { span { (ago(window.span)) " ago" } span { "now" } }
+                p.quiet.scale { (subject.unit) " a " (window.each) ", " (grouped(most)) " at most" }
                 ul.totals { @for (word, count) in &totals { li { (state(word)) " " b { (grouped(*count)) } } } }
             } @else {
-                p.quiet { "None." }
+                p.none { "None." }
             }
         }
     }
 }
 
 /// Counts by slot, oldest first, and by series.
-fn stacks(window: &Window, rows: &[&Activity], series: &[Series]) -> Vec<Vec<i64>> {
-    let mut stacks = vec![vec![0; series.len()]; window.slots];
+fn stacks(window: &Window, rows: &[&Activity]) -> Vec<[i64; SERIES.len()]> {
+    let mut stacks = vec![[0; SERIES.len()]; window.slots];
     for row in rows {
         // The clock may have been set back since: what lies in the future is now.
         let back = usize::try_from(row.slot).unwrap_or(0).min(window.slots - 1);
-        if let Some(which) = series.iter().position(|(_, counts)| counts(&row.word)) {
+        let (class, _) = look(&row.word);
+        if let Some(which) = SERIES.iter().position(|series| *series == class) {
             stacks[window.slots - 1 - back][which] += row.count;
         }
     }
     stacks
 }
 
-fn bar(window: &Window, n: usize, stack: &[i64], most: i64, series: &[Series]) -> Markup {
+/// The next of 1, 2, 5, 10, 20, 50 and so on.
+fn round_up(most: i64) -> i64 {
+    let mut step = 1_i64;
+    loop {
+        for round in [step, step.saturating_mul(2), step.saturating_mul(5)] {
+            if round >= most {
+                return round;
+            }
+        }
+        step = step.saturating_mul(10);
+    }
+}
+
+fn bar(window: &Window, n: usize, stack: &[i64], scale: i64) -> Markup {
     let step = WIDTH / window.slots;
     let mut top = HEIGHT;
     let mut pieces = Vec::new();
-    for ((class, _), count) in series.iter().zip(stack) {
+    for (class, count) in SERIES.iter().zip(stack) {
         if *count > 0 {
             // One device in a thousand is still seen.
-            let share = usize::try_from(*count * HEIGHT as i64 / most.max(1)).unwrap_or(HEIGHT).clamp(2, HEIGHT);
-            top = top.saturating_sub(share);
+            let share = (count.saturating_mul(HEIGHT) / scale).clamp(2, HEIGHT);
+            top = (top - share).max(0);
             pieces.push((class, top, share));
         }
     }
@@ -108,24 +112,10 @@ fn bar(window: &Window, n: usize, stack: &[i64], most: i64, series: &[Series]) -
     }
 }
 
-fn ago(span: Duration) -> String {
-    match span.as_secs() / 3600 {
-        1 => "1 h".to_owned(),
-        hours => format!("{hours} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::HOUR;
     use super::*;
-
-    const WINDOW: Window = Window {
-        name: "Last hour",
-        span: Duration::from_hours(1),
-        slot: Duration::from_mins(1),
-        slots: 60,
-        each: "minute",
-    };
 
     fn row(slot: i64, word: &str, count: i64) -> Activity {
         Activity { slot, of: "results".to_owned(), word: word.to_owned(), count }
@@ -134,8 +124,16 @@ mod tests {
     #[test]
     fn a_slot_stands_where_its_time_is_and_none_is_lost_at_the_ends() {
         let rows = [row(0, "successful", 3), row(59, "failed", 1), row(60, "failed", 2), row(-1, "expired", 4)];
-        let stacks = stacks(&WINDOW, &rows.iter().collect::<Vec<_>>(), &RESULTS);
-        assert_eq!((stacks[59].as_slice(), stacks[0].as_slice()), ([3, 4, 0].as_slice(), [0, 0, 3].as_slice()));
+        let stacks = stacks(&HOUR, &rows.iter().collect::<Vec<_>>());
+        assert_eq!((stacks[59], stacks[0]), ([3, 0, 4, 0, 0], [0, 0, 0, 0, 3]));
         assert_eq!(stacks.iter().flatten().sum::<i64>(), 10);
+    }
+
+    #[test]
+    fn a_scale_is_a_round_number_that_is_not_exceeded() {
+        for (most, scale) in [(0, 1), (1, 1), (3, 5), (20, 20), (21, 50), (51, 100), (1234, 2000)] {
+            assert_eq!(round_up(most), scale, "{most}");
+        }
+        assert_eq!(round_up(i64::MAX), i64::MAX);
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::printable::printable;
 use crate::domain::span::between;
 use crate::ops::health::Check;
 use crate::ops::needs::{Need, requests};
-use crate::store::{Status, TenantStatus};
+use crate::store::{Overview, Status, TenantStatus};
 
 /// Characters of a text that are shown before it is folded.
 const FOLDED: usize = 160;
@@ -44,22 +44,32 @@ pub(super) fn took(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     if ms < 60_000 { format!("{}.{} s", ms / 1000, ms % 1000 / 100) } else { between(from, to) }
 }
 
+/// What may be wider than the window, and then scrolls by itself: also with the keyboard.
+pub(super) fn scroll(label: &str, content: &Markup) -> Markup {
+    html! { div.scroll tabindex="0" role="region" aria-label=(label) { (content) } }
+}
+
 pub(super) fn empty(text: &str) -> Markup {
     html! { p.quiet { (text) } }
 }
 
 /// A state or bucket: a word, with a mark that says how it is without colour.
 pub(super) fn state(word: &str) -> Markup {
-    let (class, mark) = match word {
-        "successful" | "answered" | "completion_done" => ("good", "✓"),
-        "failed" | "not_found" | "not_supported" | "completion_failed" | "completion_not_supported" => ("bad", "✕"),
-        "unknown" | "held" | "completion_untracked" => ("doubt", "?"),
-        "sending" => ("open", "→"),
+    let (class, mark) = look(word);
+    html! { span.state.(class) { span aria-hidden="true" { (mark) } " " (printable(&word.replace('_', " "), 40).to_string()) } }
+}
+
+/// The class, which is its colour, and the mark of a state.
+pub(super) fn look(word: &str) -> (&'static str, &'static str) {
+    match word.strip_prefix("completion_").unwrap_or(word) {
+        "successful" | "answered" | "done" => ("good", "✓"),
+        "failed" | "not_found" | "not_supported" => ("bad", "✕"),
+        "unknown" | "held" | "untracked" => ("doubt", "?"),
+        "sending" | "followed" => ("open", "→"),
         "not_carried_out" | "not_sent" => ("open", "↺"),
         "queued" | "requested" => ("open", "·"),
         _ => ("other", "–"),
-    };
-    html! { span.state.(class) { span aria-hidden="true" { (mark) } " " (printable(&word.replace('_', " "), 40).to_string()) } }
+    }
 }
 
 /// What needs a person, on top of everything.
@@ -93,19 +103,23 @@ fn upper(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-/// Doubts that the daemon still looks into by itself.
-pub(super) fn doubts(status: &Status) -> Markup {
-    let tenants: Vec<&TenantStatus> = status.tenants.iter().filter(|tenant| tenant.unknown > 0).collect();
+/// What is held, and the doubts that the daemon still looks into by itself, one by one.
+pub(super) fn doubts(overview: &Overview) -> Markup {
+    let now = overview.status.now;
+    let tenants = &overview.status.tenants;
+    let all: i64 = tenants.iter().map(|tenant| tenant.unknown + tenant.held).sum();
+    let unknown: i64 = tenants.iter().map(|tenant| tenant.unknown).sum();
+    let more = all.saturating_sub(i64::try_from(overview.doubtful.len()).unwrap_or(i64::MAX));
     html! {
-        @if !tenants.is_empty() {
-            section.doubts {
-                h2 { span aria-hidden="true" { "? " } "In doubt" }
-                ul.plain { @for tenant in tenants { li {
-                    b { "Tenant " (outside(&tenant.tenant, 64)) } " has " (requests(tenant.unknown)) " in doubt. "
-                    (if tenant.unknown == 1 { "It is" } else { "They are" })
-                    " read back until that shows what happened. If you know it already:"
-                    pre.command { "reprovisiond resolve --tenant " (printable(&tenant.tenant, 64).to_string()) " --as successful|retry|failed --by NAME --reason TEXT" }
-                } } }
+        @if all > 0 {
+            section.doubts aria-labelledby="doubts" {
+                h2 #doubts { span aria-hidden="true" { "? " } "Held and in doubt" }
+                @if unknown > 0 { p {
+                    (upper(&requests(unknown))) " in doubt: the daemon reads back what happened, and holds what that does not show. If you know it already:"
+                    pre.command { "reprovisiond resolve --request N --as successful|retry|failed --by NAME --reason TEXT" }
+                } }
+                (super::tables::doubtful(&overview.doubtful, now))
+                @if more > 0 { p.quiet { "The first " (overview.doubtful.len()) " of " (grouped(all)) "." } }
             }
         }
     }
@@ -157,89 +171,17 @@ fn held_back(tenant: &TenantStatus, now: DateTime<Utc>) -> Vec<Markup> {
     lines
 }
 
-pub(super) fn queue(status: &Status) -> Markup {
-    if status.tenants.is_empty() {
-        return empty("No tenant is registered.");
-    }
-    let now = status.now;
-    html! {
-        div.scroll tabindex="0" role="region" aria-labelledby="queue" {
-            table {
-                thead { tr {
-                    th scope="col" { "Tenant" } th.n scope="col" { "Ready" } th.n scope="col" { "Waiting" } th.n scope="col" { "Sending" }
-                    th.n scope="col" { "Unknown" } th.n scope="col" { "Held" } th.n scope="col" { "Oldest ready" } th.n scope="col" { "Next due" } th scope="col" { "Is" }
-                } }
-                tbody { @for tenant in &status.tenants { tr {
-                    th scope="row" { (outside(&tenant.tenant, 64)) }
-                    @for count in [tenant.ready, tenant.waiting, tenant.sending] { (number(count, "")) }
-                    (number(tenant.unknown, "doubt"))
-                    (number(tenant.held, "doubt"))
-                    td.n { @if let Some(at) = tenant.oldest_ready_at { (between(at, now)) } @else { "–" } }
-                    td.n { @if let Some(at) = tenant.next_due_at { "in " (between(now, at)) } @else { "–" } }
-                    td { (is(tenant, now)) }
-                } } }
-            }
-        }
-    }
-}
-
-fn number(count: i64, class: &str) -> Markup {
-    if count == 0 {
-        html! { td.n.zero { "0" } }
-    } else {
-        html! { td.n.(class) { (grouped(count)) } }
-    }
-}
-
 /// `1234567` as `1,234,567`.
 pub(super) fn grouped(count: i64) -> String {
     let digits = count.unsigned_abs().to_string();
     let mut text = String::new();
     for (n, digit) in digits.chars().enumerate() {
-        if n > 0 && (digits.len() - n) % 3 == 0 {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
     }
     if count < 0 { format!("-{text}") } else { text }
-}
-
-fn is(tenant: &TenantStatus, now: DateTime<Utc>) -> Markup {
-    let (class, mark, word) = if tenant.blocked_at.is_some() {
-        ("bad", "✕", "blocked")
-    } else if tenant.paused_at.is_some() {
-        ("other", "‖", "paused")
-    } else if tenant.wait_until.is_some_and(|until| until > now) {
-        ("open", "↺", "waiting")
-    } else if tenant.cautious || tenant.calls_in_doubt > 0 {
-        ("doubt", "?", "cautious")
-    } else {
-        ("good", "✓", "open")
-    };
-    html! { span.state.(class) { span aria-hidden="true" { (mark) } " " (word) } }
-}
-
-pub(super) fn workers(status: &Status) -> Markup {
-    if status.workers.is_empty() {
-        return empty("No worker is alive.");
-    }
-    html! {
-        div.scroll tabindex="0" role="region" aria-labelledby="workers" {
-            table {
-                thead { tr {
-                    th scope="col" { "Worker" } th scope="col" { "Host" } th scope="col" { "Version" } th.n scope="col" { "Started" } th.n scope="col" { "Heartbeat" }
-                } }
-                tbody { @for worker in &status.workers { tr {
-                    td { (id(&worker.id.to_string())) }
-                    // Behind the name stand the boot and the namespace, which tell processes apart and people nothing.
-                    td { (outside(worker.host.split(' ').next().unwrap_or_default(), 64)) }
-                    td { (outside(&worker.version, 40)) }
-                    td.n { (ago(worker.started_at, status.now)) }
-                    td.n { (ago(worker.heartbeat_at, status.now)) }
-                } } }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -61,8 +61,6 @@ async fn a_browser_shows_the_page_and_runs_nothing() {
             assert!(!shown.dom.contains(bad), "{bad} in the DOM of {path}\n{}", shown.dom);
         }
         assert!(shown.dom.contains("&lt;script&gt;"), "{}", shown.dom);
-        let broken = format!("http://{}/nowhere.css", watched.address);
-        assert_eq!(super::get(&watched.address, broken.split_at(broken.find("/nowhere").unwrap()).1).await.status, 404);
         if let Some(directory) = pictures() {
             let name = if path == "/" { "front" } else { "device" };
             for (width, dark) in [(1280, false), (1280, true), (390, false), (390, true)] {
