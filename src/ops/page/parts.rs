@@ -35,7 +35,7 @@ pub(super) fn time(at: DateTime<Utc>) -> Markup {
 }
 
 pub(super) fn ago(at: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
-    html! { time datetime=(at.to_rfc3339()) { (between(at, now)) " ago" } }
+    html! { time datetime=(at.to_rfc3339()) title={ (at.format("%Y-%m-%d %H:%M:%S").to_string()) " UTC" } { (between(at, now)) " ago" } }
 }
 
 /// Time from the one to the other, to the tenth of a second where it is short.
@@ -150,8 +150,8 @@ fn held_back(tenant: &TenantStatus, now: DateTime<Utc>) -> Vec<Markup> {
     let mut lines = Vec::new();
     if let Some(since) = tenant.paused_at {
         lines.push(html! {
-            b { "Tenant " (name) " is paused" } " since " (ago(since, now))
-            @if let Some(by) = &tenant.paused_by { " by " (long(by)) }
+            b { "Tenant " (name) " is paused" } ", " (ago(since, now))
+            @if let Some(by) = &tenant.paused_by { ", by " (outside(by, 80)) }
             @if let Some(reason) = &tenant.pause_reason { ": " (long(reason)) }
             pre.command { "reprovisiond resume --tenant " (name) " --by NAME --reason TEXT" }
         });

@@ -89,17 +89,22 @@ pub(super) fn queue(status: &Status) -> Markup {
                 (number("Sending", tenant.sending, ""))
                 (number("Unknown", tenant.unknown, "doubt"))
                 (number("Held", tenant.held, "doubt"))
-                (cell("Oldest ready", "n", &html! { @if let Some(at) = tenant.oldest_ready_at { (between(at, now)) } @else { "–" } }))
-                (cell("Next due", "n", &html! { @if let Some(at) = tenant.next_due_at { "in " (between(now, at)) } @else { "–" } }))
+                (span("Oldest ready", tenant.oldest_ready_at.map(|at| between(at, now))))
+                (span("Next due", tenant.next_due_at.map(|at| format!("in {}", between(now, at)))))
                 @if followed { (number("Followed", tenant.completion_followed, "")) }
             } } }
         } },
     )
 }
 
+fn span(column: &str, span: Option<String>) -> Markup {
+    let class = if span.is_some() { "n" } else { "n zero" };
+    cell(column, class, &html! { (span.as_deref().unwrap_or("–")) })
+}
+
 fn number(column: &str, count: i64, class: &str) -> Markup {
     let class = if count == 0 { "n zero".to_owned() } else { format!("n {class}") };
-    cell(column, class.trim(), &html! { (grouped(count)) })
+    cell(column, class.trim_end(), &html! { (grouped(count)) })
 }
 
 fn is(tenant: &TenantStatus, now: DateTime<Utc>) -> Markup {

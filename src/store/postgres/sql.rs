@@ -428,11 +428,32 @@ statements! {
     LAST_CALLS = "
         SELECT id, tenant, action, state, device_count, sent_at, finished_at, http_status, graph_request_id, error_code, error_message
         FROM graph_calls ORDER BY sent_at DESC LIMIT $1";
+    // Both without their views, which the worker's role need not read.
     PENDING_OF_DEVICE = "
-        SELECT request_id, tenant, state, attempts, detail, call_id, requested_at, due_at FROM request_status
-        WHERE managed_device_id = $1 AND NOT final ORDER BY request_id DESC LIMIT $2";
+        SELECT q.request_id, q.tenant, q.state, q.attempts, q.call_id, r.created_at AS requested_at,
+               coalesce(CASE WHEN q.state = 'queued' THEN coalesce(
+                   (SELECT 'the tenant is paused by ' || t.paused_by || ': ' || t.pause_reason FROM tenants t
+                    WHERE t.name = q.tenant AND t.paused_at IS NOT NULL),
+                   (SELECT 'the device is paused by ' || p.paused_by || ': ' || p.reason FROM pauses p
+                    WHERE p.scope = 'device' AND p.subject = q.managed_device_id),
+                   (SELECT 'paused by ' || p.paused_by || ': ' || p.reason FROM pauses p
+                    WHERE p.scope = 'request' AND p.subject = q.request_id::text)) END, q.wait_reason) AS detail,
+               CASE WHEN q.state = 'queued' THEN q.due_at END AS due_at
+        FROM reprovision_requests r JOIN reprovision_queue q ON q.request_id = r.id
+        WHERE r.managed_device_id = $1 ORDER BY q.request_id DESC LIMIT $2";
     DEVICE_HISTORY = "
-        SELECT at, event, managed_device_id, tenant, request_id, attempt, source, final, detail, requested_by, call_id, sent_at,
-               http_status, graph_request_id, evidence
-        FROM device_history WHERE managed_device_id = $1 ORDER BY at DESC, step DESC LIMIT $2";
+        SELECT r.created_at AS at, 0 AS step, 'requested' AS event, r.managed_device_id, r.tenant, r.id AS request_id,
+               NULL::integer AS attempt, NULL AS source, false AS final, r.reason AS detail, r.requested_by, NULL::uuid AS call_id,
+               NULL::timestamptz AS sent_at, NULL::integer AS http_status, NULL AS graph_request_id, NULL AS evidence
+        FROM reprovision_requests r WHERE r.managed_device_id = $1
+        UNION ALL
+        SELECT d.recorded_at, d.id, d.bucket, d.managed_device_id, d.tenant, d.request_id, d.attempt, d.source, d.final, d.detail,
+               d.requested_by, d.call_id, c.sent_at, c.http_status, c.graph_request_id, d.evidence
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id WHERE d.managed_device_id = $1
+        UNION ALL
+        SELECT k.recorded_at, k.id, 'completion_' || k.state, k.managed_device_id, k.tenant, k.request_id, NULL::integer,
+               CASE k.state WHEN 'untracked' THEN 'policy' ELSE 'read_back' END, false, k.detail, k.requested_by, k.call_id, c.sent_at,
+               c.http_status, c.graph_request_id, k.evidence
+        FROM completions k JOIN graph_calls c ON c.id = k.call_id WHERE k.managed_device_id = $1
+        ORDER BY at DESC, step DESC LIMIT $2";
 }

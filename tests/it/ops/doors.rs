@@ -1,12 +1,15 @@
 //! Who is let in: this host, for reading.
 
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::time::Duration;
 
 use reprovisiond::simulator::Simulator;
-use tokio::net::UnixStream;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
-use super::{Watched, ask, exchange};
-use crate::support::{BRISK, Backend, Daemon, Scratch, calm};
+use super::{Watched, ask, exchange, get};
+use crate::support::{BRISK, Backend, Daemon, Scratch, calm, on_both};
 
 const PATHS: [&str; 7] = ["/", "/device", "/device.csv", "/results.csv", "/healthz", "/metrics", "/nowhere"];
 
@@ -78,4 +81,72 @@ async fn a_socket_is_for_its_group_and_a_stale_one_is_replaced_but_no_living_one
     assert_eq!(answer.status, 200, "the first still has it");
     assert!(daemon.stop().await.success());
     assert!(!path.exists(), "its socket goes with it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_shut_out_and_others_are_served() {
+    let (scratch, simulator) = (sqlite().await, Simulator::start(calm()).unwrap());
+    let watched = Watched::start(&scratch, &simulator, BRISK).await;
+    let mut slow = Vec::new();
+    // More than are let in at once.
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(&watched.address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(watched.get("/healthz").await.status, 200);
+    for mut stream in slow {
+        let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "a request that never ends is not waited for");
+    }
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(20_000));
+    assert!(matches!(ask(&watched.address, &long).await.status, 414 | 431));
+}
+
+on_both! {
+    async fn however_many_look_the_work_goes_on(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        let watched = Watched::start(&scratch, &simulator, BRISK).await;
+        let (address, looks) = (watched.address.clone(), std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+        let mut readers = tokio::task::JoinSet::new();
+        for path in ["/", "/metrics", "/results.csv", "/readyz"].iter().cycle().take(16) {
+            let (address, looks) = (address.clone(), std::sync::Arc::clone(&looks));
+            readers.spawn(async move {
+                loop {
+                    get(&address, path).await;
+                    looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+            });
+        }
+        scratch.request(&simulator, 40).await;
+        watched.daemon.until_all_ended(&scratch).await;
+        watched.daemon.until("they have looked", async || looks.load(std::sync::atomic::Ordering::Relaxed) > 50).await;
+        readers.shutdown().await;
+        if scratch.backend() == Backend::Postgres {
+            let theirs = "SELECT count(*) <= 8 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reprovisiond'";
+            assert_eq!(scratch.rows(theirs).await, "t");
+        }
+    }
+}
+
+/// A lock that whoever reads the results waits for, as a long maintenance takes one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_that_waits_for_the_database_holds_up_no_call_and_is_given_up() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    let simulator = Simulator::start(calm()).unwrap();
+    let watched = Watched::start(&scratch, &simulator, BRISK).await;
+    let mut other = PgConnection::connect(&scratch.url).await.unwrap();
+    other.execute("BEGIN; LOCK TABLE completions IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let page = tokio::spawn({
+        let address = watched.address.clone();
+        async move { get(&address, "/").await }
+    });
+    scratch.request(&simulator, 5).await;
+    watched.daemon.until_rows(&scratch, "SELECT count(*) FROM device_results WHERE final", "5").await;
+    assert_eq!(page.await.unwrap().status, 503, "nobody waits for ever");
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    watched.daemon.until_rows(&scratch, waiting, "0").await;
+    other.execute("ROLLBACK").await.unwrap();
+    watched.daemon.until("the page is back", async || watched.get("/").await.status == 200).await;
 }

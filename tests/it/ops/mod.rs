@@ -15,14 +15,14 @@ use tokio::net::TcpStream;
 use crate::support::{Daemon, Scratch};
 
 /// Any port of this host.
-const ANY_PORT: &str = "[ops]\nlisten = \"127.0.0.1:0\"\n";
+pub(crate) const ANY_PORT: &str = "[ops]\nlisten = \"127.0.0.1:0\"\n";
 
 /// What came back.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     /// By lower-case name.
     headers: BTreeMap<String, String>,
-    body: String,
+    pub(crate) body: String,
 }
 
 /// A daemon that is watched at `address`.
@@ -39,6 +39,15 @@ impl Watched {
         Self { daemon, address }
     }
 
+    /// The same, by a command that becomes it.
+    async fn start_under(scratch: &Scratch, simulator: &Simulator, settings: &str, under: &[&str]) -> Self {
+        let mut daemon = Daemon::migrated(&scratch.url, simulator, &format!("{settings}{ANY_PORT}")).await;
+        daemon.spawn(simulator, under);
+        daemon.until_logged("the page are served").await;
+        let address = address(&daemon);
+        Self { daemon, address }
+    }
+
     async fn get(&self, path: &str) -> Answer {
         get(&self.address, path).await
     }
@@ -50,14 +59,14 @@ impl Watched {
 }
 
 /// Where a daemon has said that it is watched.
-fn address(daemon: &Daemon) -> String {
+pub(crate) fn address(daemon: &Daemon) -> String {
     let log = daemon.log();
     let line = log.iter().find(|line| line.contains("the page are served")).expect("it says where it is");
     let line: serde_json::Value = serde_json::from_str(line).unwrap();
     line["address"].as_str().unwrap().to_owned()
 }
 
-async fn get(address: &str, path: &str) -> Answer {
+pub(crate) async fn get(address: &str, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")).await
 }
 

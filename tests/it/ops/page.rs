@@ -139,7 +139,7 @@ on_both! {
         scratch.request(&simulator, 12).await;
         watched.daemon.until_all_ended(&scratch).await;
         let body = watched.get("/").await.body;
-        assert!(body.contains("Devices with a final result: <b>12</b>"), "{body}");
+        assert!(body.contains("Last hour: <b>12 devices</b>"), "{body}");
         assert_eq!(body.matches("<svg").count(), 4, "{body}");
         assert!(body.contains("Nothing needs you"), "{body}");
     }
