@@ -44,9 +44,9 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let manager = Arc::new(Manager::of_this_process(patience, watched.then_some(patience)));
     let worker = WorkerId::fresh();
     // Before anything is taken: a place that cannot be had is told at the start.
-    let watching = ops::listen(&config.ops.listen).map_err(|error| Failure::new(Exit::Failure, error))?;
+    let listener = ops::listen(&config.ops.listen).map_err(|error| Failure::new(Exit::Failure, error))?;
     let url = &config.database.url;
-    let store = database::open_with(url, false, config.database.patience).await?;
+    let store = database::open_with(url, false, patience).await?;
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await.map_err(|error| database::at(url, error))?;
     let surroundings = Surroundings { pulse: Arc::<Manager>::clone(&manager), ..Surroundings::default() };
@@ -55,6 +55,10 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
     })?;
+    let watching = match listener {
+        None => None,
+        Some(listener) => Some(serve(listener, &config, &engine, worker, signals.stop.clone()).await?),
+    };
     info!(
         worker.id = %worker,
         version = env!("CARGO_PKG_VERSION"),
@@ -64,10 +68,6 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
         "started"
     );
     manager.ready();
-    let watching = match watching {
-        None => None,
-        Some(listener) => Some(serve(listener, &config, &engine, worker, signals.stop.clone()).await?),
-    };
     let stopped = tokio::select! {
         stopped = engine.run(signals.stop.clone()) => stopped,
         () = reload::serve(&signals, sources, loaded, &engine, &manager) => unreachable!("it serves for good"),

@@ -11,6 +11,7 @@ on_both! {
         let watched = Watched::start(&scratch, &simulator, BRISK).await;
         let health = watched.get("/healthz").await;
         assert_eq!((health.status, health.body.as_str()), (200, "ok\n"));
+        watched.daemon.until("the first look", async || watched.get("/readyz").await.status == 200).await;
         let ready = watched.get("/readyz").await;
         let document: serde_json::Value = serde_json::from_str(&ready.body).unwrap();
         assert_eq!((ready.status, &document["ready"]), (200, &true.into()), "{}", ready.body);
@@ -54,11 +55,23 @@ async fn a_database_that_is_away_is_told_and_what_the_process_knows_is_still_the
     let server = OwnServer::start_new().await;
     let scratch = server.scratch().await;
     let simulator = Simulator::start(calm()).unwrap();
-    let watched = Watched::start(&scratch, &simulator, BRISK).await;
+    let watched = Watched::start(
+        &scratch,
+        &simulator,
+        &format!("database.patience = \"2s\"\n{BRISK}[worker]\npoll_interval = \"100ms\"\n"),
+    )
+    .await;
     server.kill9();
     watched.daemon.until("down", async || watched.metric("reprovisiond_database_up").await == 0.0).await;
     let text = get(&watched.address, "/metrics").await.body;
-    assert_eq!(value(&text, "reprovisiond_calls_total{outcome=\"answered\",tenant=\"default\"}"), 0.0, "{text}");
+    assert_eq!(
+        value(
+            &text,
+            "reprovisiond_calls_total{action=\"bulk-reprovision-cloud-pc\",outcome=\"answered\",tenant=\"default\"}"
+        ),
+        0.0,
+        "{text}"
+    );
     assert!(!text.contains("reprovisiond_queue_requests"), "what is not known is not shown\n{text}");
     let ready = watched.get("/readyz").await;
     assert_eq!(ready.status, 503, "{}", ready.body);

@@ -29,19 +29,19 @@ const ASKED: [(&str, &[&str]); 13] = [
 /// What grows with the years.
 const HISTORY: [&str; 4] = ["device_results", "graph_calls", "completions", "reprovision_requests"];
 
-/// 30,000 requests of 1,000 devices, ten a call, in 100 days, and a few that are in doubt.
+/// 30,000 requests of 10,000 devices, ten a call, in 100 days, and a few that are in doubt.
 const FILL: &str = "
     SET session_replication_role = replica;
     INSERT INTO tenants (name) VALUES ('default') ON CONFLICT DO NOTHING;
     INSERT INTO reprovision_requests (tenant, managed_device_id, created_at)
-    SELECT 'default', '00000000-0000-4000-8000-' || lpad((n % 1000)::text, 12, '0'), now() - n * interval '5 minutes' FROM generate_series(1, 30000) n;
-    INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at)
-    SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'default', 'x', '00000000-0000-0000-0000-000000000000', 'answered', 1, '{x}', '{1}', 'x', now() - n * interval '50 minutes'
+    SELECT 'default', '00000000-0000-4000-8000-' || lpad((n % 10000)::text, 12, '0'), now() - n * interval '5 minutes' FROM generate_series(1, 30000) n;
+    INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest, sent_at, finished_at)
+    SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, 'default', 'x', '00000000-0000-0000-0000-000000000000', 'answered', 1, '{x}', '{1}', 'x', now() - n * interval '50 minutes', now()
     FROM generate_series(1, 3000) n;
     INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, recorded_at)
     SELECT r.id, ('00000000-0000-0000-0000-' || lpad((r.id / 10 + 1)::text, 12, '0'))::uuid, 'default', r.managed_device_id, 1, 'successful', 'answer', true, r.created_at FROM reprovision_requests r;
-    INSERT INTO completions (request_id, call_id, tenant, managed_device_id, state, recorded_at)
-    SELECT d.request_id, d.call_id, 'default', d.managed_device_id, 'done', d.recorded_at FROM device_results d;
+    INSERT INTO completions (request_id, call_id, tenant, managed_device_id, state, looks, started_at, evidence, recorded_at)
+    SELECT d.request_id, d.call_id, 'default', d.managed_device_id, 'done', 1, d.recorded_at, '{}', d.recorded_at FROM device_results d;
     INSERT INTO reprovision_queue (request_id, tenant, managed_device_id, priority, state, ready, due_at, call_id)
     SELECT r.id, 'default', r.managed_device_id, 0, 'unknown', true, now(), '00000000-0000-0000-0000-000000000001' FROM reprovision_requests r ORDER BY r.id LIMIT 20;
     SET session_replication_role = origin;
