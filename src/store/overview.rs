@@ -14,7 +14,7 @@ pub struct Overview {
     pub status: Status,
     /// Per tenant and state of what has a call, since when the oldest has been in it.
     pub oldest: Vec<Oldest>,
-    /// Requests that are held, then those in doubt, oldest first: the first 50.
+    /// Requests that are held, then those in doubt, call by call, oldest first: the first 50.
     pub doubtful: Vec<Doubtful>,
 }
 

@@ -47,20 +47,18 @@ pub(super) fn chart(window: &Window, activity: &[Activity], subject: &Subject) -
     let scale = round_up(most);
     html! {
         figure {
-            figcaption { (window.name) ": " b { (grouped(total)) " " (subject.unit) } }
+            figcaption { (window.name) ": " @if total > 0 { b { (grouped(total)) " " (subject.unit) } } @else { "none" } }
             @if total > 0 {
                 div.plot {
-                    div.values aria-hidden="true" { span { (grouped(scale)) } span { "0" } }
+                    div.values aria-hidden="true" { span { (grouped(scale)) } " " span { "0" } }
                     svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={ (subject.title) ", " (window.name) ": " (total) " " (subject.unit) ", at most " (most) " a " (window.each) } {
                         @for y in [0, HEIGHT / 2, HEIGHT] { line.grid x1="0" y1=(y) x2=(WIDTH) y2=(y) vector-effect="non-scaling-stroke" {} }
                         @for (n, stack) in stacks.iter().enumerate() { (bar(window, n, stack, scale)) }
                     }
-                    div.times aria-hidden="true" { @for mark in window.marks { span { (mark) } } }
+                    div.times aria-hidden="true" { @for mark in window.marks { span { (mark) } " " } }
                 }
                 p.quiet.scale { (subject.unit) " a " (window.each) ", " (grouped(most)) " at most" }
                 ul.totals { @for (word, count) in &totals { li { (state(word)) " " b { (grouped(*count)) } } } }
-            } @else {
-                p.none { "None." }
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) const STYLE: &str = include_str!("style.css");
 pub(super) const ICON: &str = include_str!("icon.svg");
 
 /// Calls that are listed.
-const CALLS: u32 = 30;
+const CALLS: u32 = 20;
 
 const HOUR: Window = Window {
     name: "Last hour",
@@ -140,8 +140,8 @@ fn page(
                 header {
                     h1 { a href="/" { "reprovisiond" } }
                     form action="/device" method="get" role="search" {
-                        label for="id" { "Device" }
-                        input #id name="id" type="search" autocomplete="off" spellcheck="false" maxlength="64" placeholder="30d0e128-de93-41dc-89ec-33d84bb662a0" value=(outside_text(asked));
+                        label for="id" { "Device ID" }
+                        input #id name="id" type="search" autocomplete="off" spellcheck="false" maxlength="64" placeholder="Device ID" value=(outside_text(asked));
                         button { "Look up" }
                     }
                 }

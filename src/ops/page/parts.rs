@@ -165,8 +165,11 @@ fn held_back(tenant: &TenantStatus, now: DateTime<Utc>) -> Vec<Markup> {
             @if let Some(reason) = &tenant.wait_reason { ": " (long(reason)) }
         });
     }
-    if tenant.cautious {
-        lines.push(html! { b { "Tenant " (name) " is cautious" } " after a doubt: one small call at a time until one is answered." });
+    if tenant.cautious || tenant.calls_in_doubt > 0 {
+        lines.push(html! {
+            b { "Tenant " (name) " is cautious" } " after a doubt: one small call at a time until one is answered, and none at all at "
+            code { "limits.open_doubts" } " calls in doubt. There " @if tenant.calls_in_doubt == 1 { "is 1" } @else { "are " (tenant.calls_in_doubt) } " now."
+        });
     }
     lines
 }

@@ -5,7 +5,11 @@ use maud::{Markup, html};
 
 use super::parts::{ago, empty, grouped, id, long, outside, scroll, state, time, took};
 use crate::domain::span::between;
+use crate::ops::needs::requests;
 use crate::store::{CallRow, Doubtful, Status, TenantStatus, WorkerStatus};
+
+/// So many requests of a call are shown without being asked for.
+const FEW: usize = 5;
 
 pub(super) fn cell(column: &str, class: &str, content: &Markup) -> Markup {
     html! { td.(class) data-column=(column) { div { (content) } } }
@@ -19,24 +23,36 @@ pub(super) fn ids(call: &str, request: Option<&str>) -> Markup {
     }
 }
 
+/// A row for each call: what is known of one of its devices is known of all.
 pub(super) fn doubtful(rows: &[Doubtful], now: DateTime<Utc>) -> Markup {
     scroll(
         "Held and in doubt",
         &html! { table {
             thead { tr {
-                th.n scope="col" { "Request" } th scope="col" { "State" } th scope="col" { "Device" } th scope="col" { "Tenant" }
-                th scope="col" { "Sent" } th scope="col" { "ID of the call" }
+                th scope="col" { "State" } th scope="col" { "Tenant" } th scope="col" { "Sent (UTC)" } th scope="col" { "client-request-id" }
+                th scope="col" { "Requests" }
             } }
-            tbody { @for row in rows { tr {
-                (cell("Request", "n", &html! { (row.request_id) }))
-                (cell("State", "", &state(&row.state)))
-                (cell("Device", "", &html! { a href={ "/device?id=" (row.managed_device_id) } { (id(&row.managed_device_id)) } }))
-                (cell("Tenant", "", &outside(&row.tenant, 64)))
-                (cell("Sent", "", &html! { @if let Some(at) = row.sent_at { (ago(at, now)) } }))
-                (cell("ID", "", &html! { @if let Some(call) = row.call_id { (ids(&call.to_string(), None)) } }))
-            } } }
+            tbody { @for of_call in rows.chunk_by(|a, b| (a.call_id, &a.state) == (b.call_id, &b.state)) { (doubtful_call(of_call, now)) } }
         } },
     )
+}
+
+fn doubtful_call(rows: &[Doubtful], now: DateTime<Utc>) -> Markup {
+    let Some(first) = rows.first() else { return Markup::default() };
+    html! { tr {
+        (cell("State", "", &state(&first.state)))
+        (cell("Tenant", "", &outside(&first.tenant, 64)))
+        (cell("Sent", "", &html! { @if let Some(at) = first.sent_at { (time(at)) ", " (ago(at, now)) } }))
+        (cell("Call", "", &html! { @if let Some(call) = first.call_id { (id(&call.to_string())) } }))
+        (cell("Requests", "text", &html! {
+            details open[rows.len() <= FEW] {
+                summary { (requests(i64::try_from(rows.len()).unwrap_or(i64::MAX))) }
+                ul.plain.few { @for row in rows { li {
+                    "request " (row.request_id) ": " a href={ "/device?id=" (row.managed_device_id) } { (id(&row.managed_device_id)) }
+                } } }
+            }
+        }))
+    } }
 }
 
 pub(super) fn calls(calls: &[CallRow], now: DateTime<Utc>) -> Markup {
@@ -89,17 +105,17 @@ pub(super) fn queue(status: &Status) -> Markup {
                 (number("Sending", tenant.sending, ""))
                 (number("Unknown", tenant.unknown, "doubt"))
                 (number("Held", tenant.held, "doubt"))
-                (span("Oldest ready", tenant.oldest_ready_at.map(|at| between(at, now))))
-                (span("Next due", tenant.next_due_at.map(|at| format!("in {}", between(now, at)))))
+                (span("Oldest ready", tenant.oldest_ready_at.map(|at| between(at, now)).as_deref()))
+                (span("Next due", tenant.next_due_at.map(|at| format!("in {}", between(now, at))).as_deref()))
                 @if followed { (number("Followed", tenant.completion_followed, "")) }
             } } }
         } },
     )
 }
 
-fn span(column: &str, span: Option<String>) -> Markup {
+fn span(column: &str, span: Option<&str>) -> Markup {
     let class = if span.is_some() { "n" } else { "n zero" };
-    cell(column, class, &html! { (span.as_deref().unwrap_or("–")) })
+    cell(column, class, &html! { (span.unwrap_or("–")) })
 }
 
 fn number(column: &str, count: i64, class: &str) -> Markup {

@@ -415,7 +415,7 @@ statements! {
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, q.request_id LIMIT $1";
+        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, c.sent_at, q.call_id, q.request_id LIMIT $1";
     ACTIVITY_CALLS = "
         SELECT (extract(epoch FROM now() - sent_at)::bigint / $2::bigint) AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
         WHERE sent_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";

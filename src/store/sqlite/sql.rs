@@ -431,7 +431,7 @@ statements! {
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, q.request_id LIMIT ?1";
+        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, c.sent_at, q.call_id, q.request_id LIMIT ?1";
     ACTIVITY_CALLS = "
         SELECT CAST((julianday('now') - julianday(sent_at)) * 86400 AS INTEGER) / ?2 AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
         WHERE sent_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -?1 || ' seconds') GROUP BY 1, 3";

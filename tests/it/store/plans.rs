@@ -21,7 +21,7 @@ const ASKED: [(&str, &[&str]); 13] = [
     ("ACTIVITY_CALLS", &["86400", "1800"]),
     ("ACTIVITY_RESULTS", &["86400", "1800"]),
     ("ACTIVITY_COMPLETIONS", &["86400", "1800"]),
-    ("LAST_CALLS", &["30"]),
+    ("LAST_CALLS", &["20"]),
     ("PENDING_OF_DEVICE", &[DEVICE, "500"]),
     ("DEVICE_HISTORY", &[DEVICE, "500"]),
 ];
