@@ -1,4 +1,5 @@
 //! How the daemon is watched, asked over HTTP as Prometheus, a probe or a browser would.
+#![allow(clippy::float_cmp, reason = "what is compared are counts, which Prometheus writes as floats")]
 
 mod browser;
 mod doors;
