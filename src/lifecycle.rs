@@ -71,6 +71,7 @@ const STATUS_AT_LEAST_EVERY: Duration = Duration::from_mins(1);
 pub struct Manager {
     told: bool,
     watchdog: Option<Duration>,
+    beat_within: Option<Duration>,
     seen: Mutex<Seen>,
     changed: Notify,
 }
@@ -85,8 +86,9 @@ struct Seen {
 
 impl Manager {
     /// The one that started this process. `patience` is the longest that a step of the database takes: a watchdog that has less is
-    /// lengthened, since a restart does not bring a database back.
-    pub fn of_this_process(patience: Duration) -> Self {
+    /// lengthened, since a restart does not bring a database back. With `watched` the loop beats as often as that without any manager:
+    /// somebody else looks whether it does.
+    pub fn of_this_process(patience: Duration, watched: Option<Duration>) -> Self {
         let told = std::env::var_os("NOTIFY_SOCKET").is_some();
         let mut watchdog = sd_notify::watchdog_enabled().filter(|time| told && !time.is_zero());
         if let Some(time) = watchdog.as_mut().filter(|time| **time < patience * 2) {
@@ -94,7 +96,8 @@ impl Manager {
             let micros = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
             tell(told, &[NotifyState::WatchdogUsec(micros)]);
         }
-        Self { told, watchdog, seen: Mutex::default(), changed: Notify::new() }
+        let beat_within = watchdog.map(|time| time / 2).into_iter().chain(watched).min();
+        Self { told, watchdog, beat_within, seen: Mutex::default(), changed: Notify::new() }
     }
 
     /// It works: configuration, database and schema are good, and its lease is registered.
@@ -172,7 +175,7 @@ impl Pulse for Manager {
     }
 
     fn within(&self) -> Option<Duration> {
-        self.watchdog.map(|time| time / 2)
+        self.beat_within
     }
 
     fn looked(&self, facts: &[(TenantName, Facts)]) {

@@ -134,6 +134,7 @@ mod tests {
         limits.open_doubts           = 2                                     # default
         limits.calls_per_period      = 100                                   # default
         limits.period                = 20s                                   # default
+        ops.listen                   =                                       # default
         tenants.a.cloud              = global                                # default
         tenants.a.graph_url          = https://graph.microsoft.com/          # default
         tenants.a.authority_url      = https://login.microsoftonline.com/    # default

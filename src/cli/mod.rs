@@ -9,7 +9,6 @@ mod enqueue;
 mod failure;
 mod generate;
 mod migrate;
-mod object;
 mod order;
 mod pause;
 mod reload;
@@ -19,7 +18,6 @@ mod results;
 mod resume;
 mod run;
 mod simulate;
-mod span;
 mod status;
 mod text;
 

@@ -4,12 +4,11 @@ use std::io::{self, BufWriter, Stdout, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::Value;
 
-use super::object::Object;
 use super::{Exit, Failure};
 use crate::domain::printable::printable;
 use crate::store::StoreError;
+use crate::tabular::{Object, csv_cell, csv_line};
 
 /// Why a command stops before its end.
 #[derive(Debug)]
@@ -132,24 +131,6 @@ impl<W: Write> Rows<W> {
             Format::Ndjson => Ok(()),
             Format::Csv => csv_line(&mut self.out, self.columns.iter()),
         }
-    }
-}
-
-/// A line of CSV, for which nothing has to be known of the lines before.
-fn csv_line<W: Write>(out: &mut W, cells: impl Iterator<Item = impl AsRef<[u8]>>) -> io::Result<()> {
-    // Its buffer holds a line with room to spare; a longer cell only makes it write in two pieces.
-    let mut line = csv::WriterBuilder::new().buffer_capacity(1024).from_writer(out);
-    line.write_record(cells)?;
-    line.flush()
-}
-
-/// A value as a cell. A text that a spreadsheet would take for a formula gets an apostrophe before it.
-fn csv_cell(value: Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) if text.starts_with(['=', '+', '-', '@', '\t', '\r']) => format!("'{text}"),
-        Value::String(text) => text,
-        other => other.to_string(),
     }
 }
 

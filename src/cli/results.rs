@@ -6,10 +6,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use uuid::Uuid;
 
 use super::render::{self, Columns, Format, Rows, Stop};
-use super::span::When;
 use super::{Failure, Global, Output, database};
 use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName};
 use crate::domain::lifecycle::Bucket;
+use crate::domain::span::When;
 use crate::store::{ResultFilter, ResultRow, Store};
 
 /// Rows read at once: what bounds the memory, whatever the number of results.
@@ -17,31 +17,6 @@ const PAGE: u32 = 5000;
 
 /// Rows of a table, where nothing else is asked.
 const TABLE_ROWS: u32 = 100;
-
-/// The columns of JSON and CSV, named as in `device_results` and `graph_calls`.
-const COLUMNS: &[&str] = &[
-    "id",
-    "request_id",
-    "tenant",
-    "managed_device_id",
-    "attempt",
-    "bucket",
-    "source",
-    "final",
-    "detail",
-    "requested_by",
-    "reason",
-    "recorded_at",
-    "call_id",
-    "sent_at",
-    "http_status",
-    "graph_request_id",
-    "evidence",
-    "completion",
-    "completed_at",
-    "took_seconds",
-    "completion_detail",
-];
 
 /// Show what came of the requests
 #[derive(Debug, Args)]
@@ -107,7 +82,7 @@ async fn show(store: &dyn Store, output: Output, args: &ResultsArgs) -> Result<(
         Output::Ndjson => Format::Ndjson,
         Output::Csv => Format::Csv,
     };
-    let mut rows = Rows::new(render::stdout(), format, COLUMNS);
+    let mut rows = Rows::new(render::stdout(), format, ResultRow::COLUMNS);
     let before = match args.limit {
         Some(newest) => store.results_before(&filter, newest).await?,
         None => None,

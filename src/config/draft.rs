@@ -12,7 +12,7 @@ use super::diagnose::{About, Complaint, Finding, Origin, shown};
 use super::keys::{KEYS, Key, Kind, TENANT_PREFIX, TenantField, setting};
 use super::setting::Setting;
 use super::tenant::{self, Cloud};
-use super::{Batch, Completion, Config, Database, Graph, Limits, Reconcile, Retry, UnknownPolicy, Worker};
+use super::{Batch, Completion, Config, Database, Graph, Limits, Listen, Ops, Reconcile, Retry, UnknownPolicy, Worker};
 use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 use crate::domain::rate::Rate;
@@ -229,6 +229,7 @@ fn blank() -> Config {
             reads: Rate { calls: 0, period: NONE },
         },
         limits: Limits { open_doubts: 0, rate: Rate { calls: 0, period: NONE } },
+        ops: Ops { listen: Listen::Off },
         tenants: BTreeMap::new(),
     }
 }

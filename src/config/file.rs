@@ -279,7 +279,9 @@ impl Layer {
 /// The text that a variable would hold for the same value.
 fn text_of(value: &DeValue<'_>, setting: &Setting) -> Result<String, Complaint> {
     match (setting, value) {
-        (Setting::Database(_) | Setting::Time(..) | Setting::Word(_), DeValue::String(text)) => Ok(text.to_string()),
+        (Setting::Database(_) | Setting::Time(..) | Setting::Word(_) | Setting::Listen(_), DeValue::String(text)) => {
+            Ok(text.to_string())
+        }
         (Setting::Time(..), DeValue::Integer(number)) => {
             Err(Complaint::new("a duration needs a unit", format!("write \"{number}s\" for seconds")))
         }
@@ -300,7 +302,7 @@ fn text_of(value: &DeValue<'_>, setting: &Setting) -> Result<String, Complaint> 
         (Setting::Time(..), _) => {
             Err(Complaint::new("must be a duration", "write it in double quotes, such as \"30s\""))
         }
-        (Setting::Database(_) | Setting::Word(_), _) => {
+        (Setting::Database(_) | Setting::Word(_) | Setting::Listen(_), _) => {
             Err(Complaint::new("must be a text", "write it in double quotes"))
         }
     }

@@ -328,6 +328,13 @@ pub(super) const KEYS: &[Key] = &[
         time(S, HOUR, |c| &mut c.limits.rate.period),
         "The period that limits.calls_per_period is counted in",
     ),
+    fixed(
+        "ops.listen",
+        "",
+        Setting::Listen(|c| &mut c.ops.listen),
+        "Where health, metrics and a page for people are served; nowhere if empty",
+        "the port or the socket is opened at the start",
+    ),
     tenant_key(
         "tenants.NAME.cloud",
         Some("global"),

@@ -9,6 +9,7 @@
 //! | `load` | the layers in order, then what holds between keys |
 //! | `rules` | what holds between keys |
 //! | `tenant`, `credential` | a tenant as a whole, and what it signs in with |
+//! | `listen` | where health, metrics and the page are served |
 //! | `secret_file`, `certificate` | the file of a secret, and what the file of a certificate must hold |
 //! | `diagnose` | a mistake: where, what, which rule, what to do |
 //!
@@ -23,6 +24,7 @@ mod duration;
 mod environment;
 mod file;
 mod keys;
+mod listen;
 mod load;
 mod reload;
 mod rules;
@@ -43,6 +45,7 @@ pub use self::credential::Credential;
 pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::{DescribedKey, described_keys, reference};
+pub use self::listen::Listen;
 pub use self::load::{Effective, Loaded, load, load_database_url, load_tenant_names};
 pub use self::reload::{Change, Reload, reload};
 pub use self::sources::Sources;
@@ -69,6 +72,8 @@ pub struct Config {
     pub completion: Completion,
     /// Bounds that protect tenants.
     pub limits: Limits,
+    /// How the daemon is watched.
+    pub ops: Ops,
     /// The tenants by name.
     pub tenants: BTreeMap<TenantName, Tenant>,
 }
@@ -182,6 +187,13 @@ pub struct Limits {
     pub open_doubts: u32,
     /// Calls of one tenant, by all workers together, in any such period.
     pub rate: Rate,
+}
+
+/// `[ops]`
+#[derive(Debug, Clone)]
+pub struct Ops {
+    /// Where health, metrics and the page are served.
+    pub listen: Listen,
 }
 
 /// `[tenants.NAME]`

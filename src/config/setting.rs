@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::database::DatabaseUrl;
 use super::diagnose::{Complaint, nearest};
+use super::listen::Listen;
 use super::{Config, duration};
 
 /// A word, and what it chooses.
@@ -17,6 +18,7 @@ pub(super) enum Setting {
     Factor(f64, f64, fn(&mut Config) -> &mut f64),
     Switch(fn(&mut Config) -> &mut bool),
     Word(&'static [Word]),
+    Listen(fn(&mut Config) -> &mut Listen),
 }
 
 impl Setting {
@@ -31,6 +33,7 @@ impl Setting {
             Self::Factor(least, most, _) => format!("a number from {least:.1} to {most:.1}"),
             Self::Switch(_) => "true or false".to_owned(),
             Self::Word(words) => one_of(words.iter().map(|(word, _)| *word)),
+            Self::Listen(_) => "a loopback address with a port, unix:PATH, or nothing".to_owned(),
         }
     }
 
@@ -87,6 +90,10 @@ impl Setting {
                 let (word, set) = chosen.ok_or_else(|| not_among(text, words.iter().map(|(word, _)| *word)))?;
                 set(config);
                 Ok((*word).to_owned())
+            }
+            Self::Listen(field) => {
+                *field(config) = Listen::parse(text).map_err(|why| Complaint::new(why, why.remedy()))?;
+                Ok(text.to_owned())
             }
         }
     }

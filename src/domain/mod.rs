@@ -12,3 +12,4 @@ pub mod printable;
 pub mod rate;
 pub mod read_back;
 pub mod retry;
+pub mod span;

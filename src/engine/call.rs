@@ -48,9 +48,12 @@ impl Call {
         let outgoing =
             Outgoing { call: self.intent.call_id, devices: devices.clone(), cloud_pcs: self.intent.cloud_pcs.clone() };
         failpoint::reach("after-intent");
+        let in_flight = self.tenant.metrics.calls_in_flight.with_label_values(&[self.tenant.name.as_str()]);
+        in_flight.inc();
         let mut unanswered = Unanswered(Some(&self));
         let reply = self.tenant.graph.reprovision(&outgoing, self.fence()).await;
         unanswered.0 = None;
+        in_flight.dec();
         failpoint::reach("after-answer");
         let now = self.now();
         let meaning = meaning(&reply.exchange, self.tenant.action, &devices, reply.renewed_token, now);
@@ -70,6 +73,7 @@ impl Call {
         let recording = verdict(meaning, &ended, &self.policy, &mut |n| self.delay(n));
         self.tenant.hold(&recording.tenant);
         self.tenant.hold(&recording.wait());
+        self.count(&recording);
         self.log(&recording, &reply.evidence);
         self.record(&recording, &reply.evidence).await;
     }
@@ -108,7 +112,9 @@ impl Call {
         let mut failures = 0_u32;
         loop {
             failpoint::reach("before-record");
+            let asked_at = self.clock.now();
             let recorded = self.store.record(recording, evidence).await;
+            self.tenant.metrics.asked("record", self.clock.now().since(asked_at), &recorded);
             failpoint::reach("after-record");
             match recorded {
                 Ok(Recorded::Done) => break,
@@ -153,6 +159,20 @@ impl Call {
         }
         if failures > 0 {
             info!(call_id = %self.intent.call_id, failures, "the answer is recorded");
+        }
+    }
+
+    fn count(&self, recording: &Recording) {
+        let (metrics, tenant) = (&self.tenant.metrics, self.tenant.name.as_str());
+        let action = self.tenant.action.as_str();
+        metrics.calls.with_label_values(&[tenant, action, recording.state.as_str()]).inc();
+        let took = self.clock.now().since(self.committed_at);
+        metrics.call_duration.with_label_values(&[tenant, action]).observe(took.as_secs_f64());
+        for (_, effect) in &recording.entries {
+            metrics.devices.with_label_values(&[tenant, outcome(effect)]).inc();
+            if !matches!(effect, EntryEffect::Requeue { .. }) {
+                metrics.attempts.with_label_values(&[tenant]).inc();
+            }
         }
     }
 

@@ -24,6 +24,14 @@ const DATABASE_AGAIN: Duration = Duration::from_secs(30);
 /// The shortest time between two rounds, whatever the settings.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
 
+const ENDS: [CompletionState; 5] = [
+    CompletionState::Done,
+    CompletionState::Failed,
+    CompletionState::Canceled,
+    CompletionState::NotSupported,
+    CompletionState::Untracked,
+];
+
 /// Follows the accepted reprovisions of one tenant.
 pub(super) struct Follower {
     pub(super) store: Arc<dyn Store>,
@@ -149,19 +157,16 @@ impl Follower {
         }
     }
 
-    /// The one line of a round that ended something.
+    /// Counts it, and says it: the one line of a round that ended something.
     fn log(&self, judged: &[(Watch, Judgement)]) {
         let count = |state: CompletionState| {
             judged.iter().filter(|(_, j)| matches!(j, Judgement::Ended(ended) if ended.state == state)).count()
         };
-        let [done, failed, canceled, not_supported, untracked] = [
-            CompletionState::Done,
-            CompletionState::Failed,
-            CompletionState::Canceled,
-            CompletionState::NotSupported,
-            CompletionState::Untracked,
-        ]
-        .map(count);
+        let [done, failed, canceled, not_supported, untracked] = ENDS.map(count);
+        for (state, devices) in ENDS.into_iter().zip([done, failed, canceled, not_supported, untracked]) {
+            let ended = &self.tenant.metrics.completions;
+            ended.with_label_values(&[self.tenant.name.as_str(), state.as_str()]).inc_by(devices as u64);
+        }
         let open = judged.iter().filter(|(_, judgement)| matches!(judgement, Judgement::LookAgain { .. })).count();
         let bad = judged.iter().find_map(|(watch, judgement)| match judgement {
             Judgement::Ended(ended) if ended.state != CompletionState::Done => {

@@ -10,6 +10,7 @@ use super::process;
 use crate::clock::{BootInstant, Clock};
 use crate::domain::id::WorkerId;
 use crate::domain::lifecycle::CallState;
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError, WorkerIdentity};
 
 /// This worker's lease, as it knows it itself: never longer than the database has it.
@@ -18,11 +19,12 @@ pub(super) struct Lease {
     length: Duration,
     clock: Arc<dyn Clock>,
     held_until: Mutex<BootInstant>,
+    metrics: Arc<Metrics>,
 }
 
 impl Lease {
-    pub(super) fn new(worker: WorkerId, length: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { worker, length, held_until: Mutex::new(clock.now()), clock }
+    pub(super) fn new(worker: WorkerId, length: Duration, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        Self { worker, length, held_until: Mutex::new(clock.now()), clock, metrics }
     }
 
     /// Whether others still believe this worker alive.
@@ -32,7 +34,9 @@ impl Lease {
 
     /// Counted from before the database was asked, so that it ends here before it ends there.
     fn renewed(&self, asked_at: BootInstant) {
-        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = asked_at.plus(self.length);
+        let until = asked_at.plus(self.length);
+        *self.held_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+        self.metrics.lease(until);
     }
 
     /// Registers the worker.

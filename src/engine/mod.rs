@@ -36,6 +36,7 @@ use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
 use crate::domain::retry::RetryPolicy;
 use crate::failpoint;
 use crate::graph::{Composed, Graph};
+use crate::metrics::Metrics;
 use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
 use lease::Lease;
 use live::{Exchange, Live, Waiting};
@@ -134,6 +135,7 @@ pub struct Engine {
     worker: WorkerId,
     lease: Arc<Lease>,
     surroundings: Surroundings,
+    metrics: Arc<Metrics>,
 }
 
 /// Whether the database was last seen well, so that an outage is logged once and its end once.
@@ -153,11 +155,19 @@ impl Engine {
         worker: WorkerId,
         surroundings: Surroundings,
     ) -> Self {
-        let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock)));
+        let metrics =
+            Arc::new(Metrics::new(served.iter().map(|served| (served.name.as_str(), served.action.as_str()))));
+        let tenant = |served| Arc::new(Tenant::new(served, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
         let tenants = served.into_iter().map(tenant).collect();
-        let lease = Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock)));
+        let lease =
+            Arc::new(Lease::new(worker, settings.worker.lease, Arc::clone(&surroundings.clock), Arc::clone(&metrics)));
         let settings = Arc::new(Live::new(settings));
-        Self { store, tenants, settings, waiting: Waiting::default(), worker, lease, surroundings }
+        Self { store, tenants, settings, waiting: Waiting::default(), worker, lease, surroundings, metrics }
+    }
+
+    /// What it counts of its work.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Exchanges the settings and the named tenants' bounds between two looks at the queue, and ends once they are in force.
@@ -245,7 +255,7 @@ impl Engine {
             let asleep = tokio::time::sleep(look_again_in);
             tokio::pin!(asleep);
             loop {
-                self.surroundings.pulse.beat();
+                self.beat();
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
@@ -282,7 +292,7 @@ impl Engine {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
         while !tasks.calls.is_empty() {
-            self.surroundings.pulse.beat();
+            self.beat();
             tokio::select! {
                 biased;
                 finished = tasks.set.join_next_with_id() => match finished {
@@ -309,6 +319,11 @@ impl Engine {
         if calls_left { self.lease.abandon(&*self.store).await } else { Ok(()) }
     }
 
+    fn beat(&self) {
+        self.surroundings.pulse.beat();
+        self.metrics.beat(self.surroundings.clock.now());
+    }
+
     async fn time_to_beat(&self) {
         match self.surroundings.pulse.within() {
             Some(time) => tokio::time::sleep(time).await,
@@ -322,6 +337,7 @@ impl Engine {
 
     /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
     async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
+        self.metrics.looks();
         failpoint::reach("before-pass");
         let settings = self.settings.get();
         match self.try_pass(tasks, health, stop).await {
@@ -330,6 +346,7 @@ impl Engine {
                     info!(database = settings.database, failures = health.failures, "the database is back");
                 }
                 health.failures = 0;
+                self.metrics.looked(None);
                 look_again_in.min(settings.worker.poll_interval)
             }
             Err(problem) => {
@@ -343,6 +360,7 @@ impl Engine {
                     debug!(error = problem.to_string(), "the queue still cannot be read");
                 }
                 health.failures = health.failures.saturating_add(1);
+                self.metrics.looked(Some(problem.to_string()));
                 self.delay(health.failures).min(settings.worker.poll_interval)
             }
         }
@@ -354,13 +372,12 @@ impl Engine {
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
     ) -> Result<Duration, StoreError> {
-        let pulse = &self.surroundings.pulse;
-        pulse.beat();
+        self.beat();
         if health.unsure {
             let under_way: Vec<CallId> = tasks.calls.values().map(|(call, _)| *call).collect();
             let released = self.store.release_unsent(self.worker, &under_way).await?;
             health.unsure = false;
-            pulse.beat();
+            self.beat();
             if released > 0 {
                 warn!(
                     calls = released,
@@ -370,8 +387,11 @@ impl Engine {
         }
         let mut look_again_in = Duration::MAX;
         let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
-        let facts = self.store.facts(&self.names()).await?;
-        pulse.looked(&facts);
+        let asked_at = self.surroundings.clock.now();
+        let facts = self.store.facts(&self.names()).await;
+        self.asked("facts", asked_at, &facts);
+        let facts = facts?;
+        self.surroundings.pulse.looked(&facts);
         for (name, facts) in facts {
             if stop.is_cancelled() {
                 break;
@@ -381,12 +401,13 @@ impl Engine {
             let wants = attention(&facts, &bounds);
             soonest(wants.look_again_in);
             let token = tenant.graph.ready();
+            tenant.note_token();
             if wants.call && !token {
                 self.prepare(tenant, &facts, tasks);
             }
             if wants.expire || (wants.call && token) {
                 let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
-                pulse.beat();
+                self.beat();
                 let intended_at = self.surroundings.clock.now();
                 let claimed = self.claim(tenant, &bounds, health).await?;
                 soonest(claimed.decision.look_again_in);
@@ -446,13 +467,31 @@ impl Engine {
             fetch: bounds.free_slots * bounds.max_devices,
         };
         failpoint::reach("before-intent");
+        let asked_at = self.surroundings.clock.now();
         let claimed = self.store.claim(&claim, &decide).await;
         health.unsure |= claimed.is_err();
+        self.asked("claim", asked_at, &claimed);
         let claimed = claimed?;
+        self.note_claim(tenant, &claimed);
         if !claimed.decision.expired.is_empty() {
             info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");
         }
         Ok(claimed)
+    }
+
+    fn asked<T>(&self, operation: &str, asked_at: BootInstant, answer: &Result<T, StoreError>) {
+        self.metrics.asked(operation, self.surroundings.clock.now().since(asked_at), answer);
+    }
+
+    fn note_claim(&self, tenant: &Tenant, claimed: &Claimed) {
+        let name = tenant.name.as_str();
+        let wake_up = self.metrics.wake_up.with_label_values(&[name]);
+        // A later attempt was due when the one before it was.
+        for entry in claimed.decision.intents.iter().flat_map(|i| &i.entries).filter(|entry| entry.attempts == 0) {
+            wake_up.observe((claimed.now - entry.due_at).to_std().unwrap_or_default().as_secs_f64());
+        }
+        let expired = self.metrics.devices.with_label_values(&[name, "expired"]);
+        expired.inc_by(claimed.decision.expired.len() as u64);
     }
 
     fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, intended_at: BootInstant, tasks: &mut Tasks) {

@@ -29,7 +29,12 @@ pub(super) struct Preparation {
 impl Preparation {
     pub(super) async fn run(self) -> Done {
         let tenant = &self.tenant;
-        if let Err(problem) = tenant.graph.prepare().await {
+        let prepared = tenant.graph.prepare().await;
+        tenant.note_token();
+        if let Err(problem) = prepared {
+            if let Unprepared::Token(error) = &problem {
+                tenant.metrics.no_token(tenant.name.as_str(), error.to_string());
+            }
             let effect = effect(&problem, tenant.action, self.delay, self.probe_after);
             tenant.hold(&effect);
             self.log(&effect);

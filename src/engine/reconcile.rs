@@ -147,7 +147,7 @@ impl Reconciler {
         (doubt, settlement)
     }
 
-    /// One line for what was settled, one for what a person must; that doubts stay open only where what is seen has changed.
+    /// Counts it, and says it: one line for what was settled, one for what a person must; that doubts stay open only where what is seen has changed.
     fn log(&mut self, settled: &[(Doubt, Settlement)]) {
         let tenant = &self.tenant.name;
         let count = |which: fn(&Settlement) -> bool| settled.iter().filter(|(_, settlement)| which(settlement)).count();
@@ -159,6 +159,9 @@ impl Reconciler {
             Settlement::Hold { detail, .. } | Settlement::AskAgain { detail, .. } => Some(detail.as_str()),
             _ => None,
         });
+        for (outcome, devices) in [("final", ended), ("queued_again", queued_again), ("held", held)] {
+            self.tenant.metrics.settled.with_label_values(&[tenant.as_str(), outcome]).inc_by(devices as u64);
+        }
         if held > 0 {
             error!(%tenant, held, detail, "devices in doubt could not be settled by reading back: a person must decide, and `reprovisiond status` says how");
         }

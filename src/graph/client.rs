@@ -164,6 +164,10 @@ impl Graph for GraphClient {
         self.caller.credential.at_hand().is_some() && (!self.action.takes_cloud_pc_ids() || self.cloud_pcs.at_hand())
     }
 
+    fn token_good_for(&self) -> Option<Duration> {
+        self.caller.credential.good_for()
+    }
+
     async fn prepare(&self) -> Result<(), Unprepared> {
         self.caller.credential.token().await?;
         if self.action.takes_cloud_pc_ids() {

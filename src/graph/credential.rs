@@ -83,6 +83,11 @@ impl TokenKeeper {
         self.state().token.clone().filter(|token| !token.renew_at.remaining().is_zero())
     }
 
+    /// How long the token at hand is good for, whether or not it is to be renewed.
+    pub(super) fn good_for(&self) -> Option<Duration> {
+        self.state().token.as_ref().map(|token| token.expires_at.remaining()).filter(|rest| !rest.is_zero())
+    }
+
     /// A token: the one at hand, or a new one. A failed renewal does not throw away a token that is still good.
     pub(super) async fn token(&self) -> Result<Token, TokenError> {
         let _one_at_a_time = self.fetching.lock().await;

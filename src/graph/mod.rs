@@ -11,6 +11,8 @@ mod probe;
 mod read_back;
 mod wire;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 pub use client::{ClientError, GraphClient};
@@ -26,6 +28,11 @@ use crate::domain::read_back::{ReadBack, Subject};
 pub trait Graph: Send + Sync {
     /// Whether a call could be planned now: a token is at hand, and whatever else must be known first.
     fn ready(&self) -> bool;
+
+    /// How long the token at hand is good for, if there is one and it is known.
+    fn token_good_for(&self) -> Option<Duration> {
+        None
+    }
 
     /// Gets what `ready` asks for.
     async fn prepare(&self) -> Result<(), Unprepared>;

@@ -6,6 +6,7 @@ mod condition;
 mod error;
 mod late;
 mod operator;
+mod overview;
 mod postgres;
 mod rows;
 mod settled;
@@ -23,6 +24,8 @@ pub use completions::{ClaimedCompletions, CompletionClaim};
 pub use condition::{Condition, PRIVILEGES};
 pub use error::StoreError;
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
+use overview::DOUBTFUL_ROWS;
+pub use overview::{Activity, CallRow, DeviceHistory, Doubtful, HistoryRow, Oldest, Overview, PendingRow};
 
 pub use crate::domain::answer::Evidence;
 
@@ -135,6 +138,19 @@ pub trait Store: Send + Sync {
     /// The id after which the `newest` last result rows come, for `results`. `None`: there are no more than that.
     async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError>;
 
+    /// What `status` shows without the totals, whose cost is the history's; and how old what is under way is. For whoever asks
+    /// every few seconds.
+    async fn overview(&self) -> Result<Overview, StoreError>;
+
+    /// Calls, final results and ended completions of the last `span`, counted by `slot`s back from now.
+    async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError>;
+
+    /// The last calls, newest first.
+    async fn last_calls(&self, limit: u32) -> Result<Vec<CallRow>, StoreError>;
+
+    /// What ever happened to a device, the newest `limit` of it in order; and its requests that are pending.
+    async fn device_history(&self, device: ManagedDeviceId, limit: u32) -> Result<DeviceHistory, StoreError>;
+
     /// Closes every connection.
     async fn close(&self);
 }
@@ -157,6 +173,22 @@ pub async fn open_to_look(url: &DatabaseUrl, patience: Duration) -> Result<Arc<d
         DatabaseKind::Sqlite { path } => Ok(Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?)),
         DatabaseKind::Postgres => open(url, false, patience).await,
     }
+}
+
+/// How long one question of whoever looks on may take, at most.
+const WATCHING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Opens it for whoever looks on while a daemon works: one connection of its own, that reads only, and questions that the database ends
+/// after 10 s, or after `patience` if that is less. It takes nothing from the daemon's connections, and its trouble is not theirs.
+///
+/// # Errors
+/// It cannot be opened, as with [`open`].
+pub async fn open_to_watch(url: &DatabaseUrl, patience: Duration) -> Result<Arc<dyn Store>, StoreError> {
+    let patience = patience.min(WATCHING_PATIENCE);
+    Ok(match url.kind() {
+        DatabaseKind::Sqlite { path } => Arc::new(sqlite::SqliteStore::open_to_look(&path, patience).await?),
+        DatabaseKind::Postgres => Arc::new(postgres::PostgresStore::open_to_watch(url, patience).await?),
+    })
 }
 
 /// Every statement of both implementations, by name, for the test that prepares each on a migrated schema.
@@ -479,4 +511,38 @@ pub struct ResultRow {
     pub took_seconds: Option<i64>,
     /// Graph's status detail of it; of what is not followed any more, why.
     pub completion_detail: Option<String>,
+}
+
+impl ResultRow {
+    /// The columns of JSON and CSV, named as in `device_results` and `graph_calls`.
+    pub const COLUMNS: &[&str] = &[
+        "id",
+        "request_id",
+        "tenant",
+        "managed_device_id",
+        "attempt",
+        "bucket",
+        "source",
+        "final",
+        "detail",
+        "requested_by",
+        "reason",
+        "recorded_at",
+        "call_id",
+        "sent_at",
+        "http_status",
+        "graph_request_id",
+        "evidence",
+        "completion",
+        "completed_at",
+        "took_seconds",
+        "completion_detail",
+    ];
+}
+
+impl TenantStatus {
+    /// Requests without a final result.
+    pub fn pending(&self) -> i64 {
+        self.ready + self.waiting + self.sending + self.unknown + self.held
+    }
 }

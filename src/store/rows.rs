@@ -167,6 +167,11 @@ pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX / 2)
 }
 
+/// Whole seconds.
+pub(super) fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
 /// A device id that the daemon's own trigger wrote.
 pub(super) fn device(text: &str, request: i64) -> Result<ManagedDeviceId, StoreError> {
     text.parse().map_err(|error| StoreError::Corrupt {
@@ -416,9 +421,9 @@ macro_rules! result_row {
 }
 pub(super) use result_row;
 
-/// The whole of `status`, inside a transaction that sees one moment.
+/// The whole of `status`, inside a transaction that sees one moment; with `false` without the totals of all time.
 macro_rules! status {
-    ($tx:expr, $sql:ident, $id:ty) => {{
+    ($tx:expr, $sql:ident, $id:ty, $totals:literal) => {{
         let mut status = crate::store::Status { now: chrono::DateTime::UNIX_EPOCH, ..crate::store::Status::default() };
         let mut at = std::collections::BTreeMap::new();
         for row in sqlx::query($sql::STATUS_TENANTS).fetch_all($tx).await? {
@@ -457,14 +462,19 @@ macro_rules! status {
             tenant.next_due_at = row.try_get("next_due_at")?;
             tenant.calls_in_doubt = row.try_get("calls_in_doubt")?;
         }
-        for row in sqlx::query($sql::STATUS_BUCKETS).fetch_all($tx).await? {
+        let buckets = if $totals { sqlx::query($sql::STATUS_BUCKETS).fetch_all($tx).await? } else { Vec::new() };
+        for row in buckets {
             let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
             else {
                 continue;
             };
             tenant.count(crate::store::rows::word(row.try_get("bucket")?, "bucket", 0)?, row.try_get("devices")?);
         }
-        for row in sqlx::query($sql::STATUS_COMPLETIONS).fetch_all($tx).await? {
+        let mut completions = sqlx::query($sql::STATUS_FOLLOWED).fetch_all($tx).await?;
+        if $totals {
+            completions.extend(sqlx::query($sql::STATUS_COMPLETIONS).fetch_all($tx).await?);
+        }
+        for row in completions {
             let Some(tenant) = at.get(row.try_get::<&str, _>("tenant")?).and_then(|n| status.tenants.get_mut(*n))
             else {
                 continue;
@@ -485,3 +495,104 @@ macro_rules! status {
     }};
 }
 pub(super) use status;
+
+/// A row of `last_calls`.
+macro_rules! call_row {
+    ($row:expr, $id:ty) => {
+        crate::store::CallRow {
+            id: crate::domain::id::CallId($row.try_get::<$id, _>("id")?.into()),
+            tenant: $row.try_get("tenant")?,
+            action: $row.try_get("action")?,
+            state: $row.try_get("state")?,
+            device_count: $row.try_get("device_count")?,
+            sent_at: $row.try_get("sent_at")?,
+            finished_at: $row.try_get("finished_at")?,
+            http_status: $row.try_get("http_status")?,
+            graph_request_id: $row.try_get("graph_request_id")?,
+            error_code: $row.try_get("error_code")?,
+            error_message: $row.try_get("error_message")?,
+        }
+    };
+}
+pub(super) use call_row;
+
+/// A row of `activity`.
+macro_rules! activity {
+    ($row:expr) => {
+        crate::store::Activity {
+            slot: $row.try_get("slot")?,
+            of: $row.try_get("of")?,
+            word: $row.try_get("word")?,
+            count: $row.try_get("count")?,
+        }
+    };
+}
+pub(super) use activity;
+
+/// A row of `OLDEST_CALLS`.
+macro_rules! oldest {
+    ($row:expr) => {
+        crate::store::Oldest {
+            tenant: $row.try_get("tenant")?,
+            state: $row.try_get("state")?,
+            sent_at: $row.try_get("sent_at")?,
+        }
+    };
+}
+pub(super) use oldest;
+
+/// A request in doubt.
+macro_rules! doubtful {
+    ($row:expr, $id:ty) => {
+        crate::store::Doubtful {
+            request_id: crate::domain::id::RequestId($row.try_get("request_id")?),
+            tenant: $row.try_get("tenant")?,
+            managed_device_id: $row.try_get("managed_device_id")?,
+            state: $row.try_get("state")?,
+            call_id: $row.try_get::<Option<$id>, _>("call_id")?.map(|call| crate::domain::id::CallId(call.into())),
+            sent_at: $row.try_get("sent_at")?,
+        }
+    };
+}
+pub(super) use doubtful;
+
+/// A pending request of a device.
+macro_rules! pending_row {
+    ($row:expr, $id:ty) => {
+        crate::store::PendingRow {
+            request_id: crate::domain::id::RequestId($row.try_get("request_id")?),
+            tenant: $row.try_get("tenant")?,
+            state: $row.try_get("state")?,
+            attempts: $row.try_get("attempts")?,
+            detail: $row.try_get("detail")?,
+            call_id: $row.try_get::<Option<$id>, _>("call_id")?.map(|call| crate::domain::id::CallId(call.into())),
+            requested_at: $row.try_get("requested_at")?,
+            due_at: $row.try_get("due_at")?,
+        }
+    };
+}
+pub(super) use pending_row;
+
+/// A row of the view `device_history`.
+macro_rules! history_row {
+    ($row:expr, $id:ty) => {
+        crate::store::HistoryRow {
+            at: $row.try_get("at")?,
+            event: $row.try_get("event")?,
+            managed_device_id: $row.try_get("managed_device_id")?,
+            tenant: $row.try_get("tenant")?,
+            request_id: crate::domain::id::RequestId($row.try_get("request_id")?),
+            attempt: $row.try_get("attempt")?,
+            source: $row.try_get("source")?,
+            r#final: $row.try_get("final")?,
+            detail: $row.try_get("detail")?,
+            requested_by: $row.try_get("requested_by")?,
+            call_id: $row.try_get::<Option<$id>, _>("call_id")?.map(|call| crate::domain::id::CallId(call.into())),
+            sent_at: $row.try_get("sent_at")?,
+            http_status: $row.try_get("http_status")?,
+            graph_request_id: $row.try_get("graph_request_id")?,
+            evidence: $row.try_get("evidence")?,
+        }
+    };
+}
+pub(super) use history_row;

@@ -16,6 +16,7 @@ mod deploy;
 mod docs;
 mod fault_matrix;
 mod layers;
+mod ops;
 mod roles;
 mod scratch;
 mod simulation;

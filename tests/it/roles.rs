@@ -6,6 +6,7 @@ use reprovisiond::config::DatabaseKind;
 use reprovisiond::simulator::Simulator;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
+use crate::ops;
 use crate::support::{BRISK, Daemon, Roles, calm};
 
 const ROLES: [&str; 4] = ["producer", "worker", "operator", "auditor"];
@@ -167,18 +168,26 @@ const OF_OPERATORS: &[&str] = &[
     "ORDERED_RESULTS",
     "RETRY_ENTRIES",
     "ENQUEUE",
+    "STATUS_BUCKETS",
+    "STATUS_COMPLETIONS",
+];
+
+/// What both use, some of it for the page that the daemon serves.
+const OF_BOTH: &[&str] = &[
+    "APPLIED",
+    "HAS_MIGRATIONS",
+    "LOCK_TENANTS",
+    "LEAVE_QUEUE",
+    "WAKE",
+    "NOW",
     "STATUS_TENANTS",
     "STATUS_PAUSES",
     "STATUS_QUEUE",
-    "STATUS_BUCKETS",
-    "STATUS_COMPLETIONS",
+    "STATUS_FOLLOWED",
     "STATUS_WORKERS",
     "RESULTS",
     "RESULTS_BEFORE",
 ];
-
-/// What both use.
-const OF_BOTH: &[&str] = &["APPLIED", "HAS_MIGRATIONS", "LOCK_TENANTS", "LEAVE_QUEUE", "WAKE", "NOW"];
 
 /// The statements that this role needs and may not run. EXPLAIN checks privileges as the execution does.
 async fn refused(connection: &mut PgConnection, role: &str) -> Vec<&'static str> {
@@ -237,8 +246,10 @@ async fn worker_and_operator_may_run_each_of_their_statements_and_need_each_of_t
 async fn the_daemon_works_as_the_worker_what_producers_ask_and_auditors_read_what_came_of_it() {
     let roles = Roles::new("reprovisiond").await;
     let simulator = Simulator::start(calm()).unwrap();
-    let settings =
-        format!("{BRISK}\n[completion]\ntrack = true\nfirst_after = \"100ms\"\nshortest_delay = \"100ms\"\n");
+    let settings = format!(
+        "{BRISK}\n[completion]\ntrack = true\nfirst_after = \"100ms\"\nshortest_delay = \"100ms\"\n{}",
+        ops::ANY_PORT
+    );
     let mut daemon = Daemon::migrated(&roles.url("migrator"), &simulator, &settings).await;
     roles.apply().await;
     daemon.reconfigure(|text| text.replace(&roles.name("migrator"), &roles.name("worker")));
@@ -283,6 +294,11 @@ async fn the_daemon_works_as_the_worker_what_producers_ask_and_auditors_read_wha
     assert_eq!(read, "helpdesk|successful\nhelpdesk|successful\nalice|successful\n|cancelled");
     assert!(roles.program("auditor", &["results", "--output", "csv"]).await.unwrap().contains("helpdesk"));
     daemon.until_rows(&roles.scratch, "SELECT count(*) FROM completions WHERE state = 'done'", "3").await;
+    let look_up = format!("/device?id={}", device(2));
+    for path in ["/", &look_up, "/results.csv", "/readyz", "/metrics", "/status.json"] {
+        let answer = ops::get(&ops::address(&daemon), path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
     assert!(daemon.stop().await.success());
     let refused =
         roles.program("worker", &["pause", "--all", "--by", "mallory", "--reason", "none"]).await.unwrap_err();

@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::InputFormat;
 use super::check::{Cells, Column, Intake};
-use crate::cli::object::Object;
 use crate::cli::{Exit, Failure};
 use crate::domain::printable::printable;
 use crate::store::NewRequest;
+use crate::tabular::Object;
 
 /// A file from this size on is worth a progress bar: below, it is read in an instant.
 const LARGE: u64 = 4 << 20;

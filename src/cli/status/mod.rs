@@ -10,7 +10,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::render::{self, Format, Rows, Stop};
-use super::{Exit, Failure, Global, Output, database, span};
+use super::{Exit, Failure, Global, Output, database};
+use crate::domain::span;
 use crate::store::{Status, Store, TenantStatus};
 
 /// Clears the screen and goes to its first line.

@@ -1,8 +1,9 @@
 //! The status as a page for people.
 
 use crate::cli::render::Columns;
-use crate::cli::span::between;
 use crate::domain::printable::printable;
+use crate::domain::span::between;
+use crate::ops;
 use crate::store::{Status, TenantStatus};
 
 /// Characters of a reason that are shown.
@@ -33,26 +34,7 @@ pub(super) fn page(status: &Status) -> String {
 
 /// What needs a person, a sentence each.
 pub(super) fn needs(status: &Status) -> Vec<String> {
-    let mut needs = Vec::new();
-    for tenant in &status.tenants {
-        let name = printable(&tenant.tenant, 64);
-        if tenant.blocked_at.is_some() {
-            let reason =
-                tenant.block_reason.as_deref().or(tenant.block_code.as_deref()).unwrap_or("no reason is recorded");
-            needs.push(format!("tenant {name} is blocked: {}", printable(reason, REASON)));
-        }
-        if tenant.held > 0 {
-            needs.push(format!(
-                "tenant {name} has {} held, whose outcome no evidence could settle: find out and decide with `reprovisiond resolve --tenant {name} --as successful|retry|failed --by NAME --reason TEXT` (or --request N for one of them)",
-                requests(tenant.held)
-            ));
-        }
-    }
-    let pending: i64 = status.tenants.iter().map(TenantStatus::pending).sum();
-    if status.workers.is_empty() && pending > 0 {
-        needs.push(format!("no worker is alive and {} pending: start `reprovisiond run`", are(pending)));
-    }
-    needs
+    ops::needs(status).iter().map(ToString::to_string).collect()
 }
 
 fn headline(needs: &[String]) -> String {
@@ -212,15 +194,4 @@ fn workers(status: &Status) -> String {
 
 fn requests(n: i64) -> String {
     if n == 1 { "1 request".to_owned() } else { format!("{n} requests") }
-}
-
-fn are(n: i64) -> String {
-    format!("{} {}", requests(n), if n == 1 { "is" } else { "are" })
-}
-
-impl TenantStatus {
-    /// Requests without a final result.
-    fn pending(&self) -> i64 {
-        self.ready + self.waiting + self.sending + self.unknown + self.held
-    }
 }

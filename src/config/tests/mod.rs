@@ -133,7 +133,7 @@ client_secret = "hunter2"
     assert_snapshot!(said, @r#"
     23 mistakes in the configuration:
     DIR/reprovisiond.toml:2:1: unknown section `surprise`
-      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, tenants
+      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, ops, tenants
     DIR/reprovisiond.toml:4:7: database.url: a database in memory is seen by one connection only; the daemon and its commands must share one file
       write sqlite:PATH with a file on a local disk, or postgres://USER@HOST/DATABASE
     DIR/reprovisiond.toml:6:1: unknown key `worker.poll_intervall`; did you mean `poll_interval`?
@@ -390,7 +390,7 @@ fn a_command_never_takes_the_default_database_where_another_was_meant() {
     assert_snapshot!(database("[db]\nurl = \"sqlite:file.db\"\n[worker]\nlease = 0\n", &[], None), @"
     1 mistake in the configuration:
     DIR/reprovisiond.toml:1:2: unknown section `db`
-      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, tenants
+      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, ops, tenants
     ");
     assert_snapshot!(database("[database]\nurl = \"sqlite:file.db\"\n", &[("REPROVISIOND_DATABASE_ULR", "sqlite:v.db")], None), @"
     1 mistake in the configuration:
@@ -464,6 +464,9 @@ fn every_default_keeps_its_own_rule_and_fills_its_field() {
                 calls: 100,
                 period: 20s,
             },
+        },
+        ops: Ops {
+            listen: Off,
         },
         tenants: {},
     }

@@ -134,7 +134,7 @@ fn hostile_text_in_the_file_cannot_forge_a_line_or_move_a_cursor() {
     assert_snapshot!(said, @r#"
     8 mistakes in the configuration:
     DIR/reprovisiond.toml:1:1: unknown section `\n0 mistakes\u{1b}[2J`
-      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, tenants
+      the sections are database, worker, batch, graph, retry, reconcile, completion, limits, ops, tenants
     DIR/reprovisiond.toml:3:1: unknown key `worker.\u{202e}lease`; did you mean `lease`?
     DIR/reprovisiond.toml:4:9: worker.lease = "\u001b[31m": not a duration
       write whole numbers with the units h, m, s or ms, such as "1m30s"

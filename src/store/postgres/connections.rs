@@ -45,6 +45,9 @@ const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '15s
 const BEGIN_SNAPSHOT: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '15s'";
 
+/// The same for whoever looks on: the server ends what takes longer, whether or not anybody still waits for it.
+const BEGIN_WATCHING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL statement_timeout = '10s'";
+
 /// A pool, and how many there were before it.
 struct Generation {
     number: u64,
@@ -55,6 +58,8 @@ struct Generation {
 pub(super) struct Connections {
     options: PgConnectOptions,
     patience: Duration,
+    /// Whether they are one, for whoever looks on.
+    watching: bool,
     /// Whether a statement is prepared under a name, once a connection. With `statement-cache-capacity=0` it is not.
     named: bool,
     current: Mutex<Generation>,
@@ -62,15 +67,15 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Connects once, so that what is wrong shows at once and in the server's own words.
-    pub(super) async fn open(url: &DatabaseUrl, patience: Duration) -> Result<Arc<Self>, StoreError> {
+    pub(super) async fn open(url: &DatabaseUrl, patience: Duration, watching: bool) -> Result<Arc<Self>, StoreError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .application_name("reprovisiond")
             // Nothing here is a float, and PgBouncer refuses the parameter.
             .extra_float_digits(None);
         let first = timeout(CONNECT.min(patience), options.connect()).await;
         first.map_err(|_| silent("a new connection", CONNECT.min(patience)))??.close().await?;
-        let current = Mutex::new(Generation { number: 0, pool: pool(&options, patience) });
-        Ok(Arc::new(Self { named: named(url), options, patience, current }))
+        let current = Mutex::new(Generation { number: 0, pool: pool(&options, patience, watching) });
+        Ok(Arc::new(Self { named: named(url), options, patience, watching, current }))
     }
 
     /// A transaction that ends within `database.patience`.
@@ -84,8 +89,11 @@ impl Connections {
         self.begin_with(BEGIN, None).await
     }
 
-    /// A transaction of a command that reads only, and sees one moment.
+    /// A transaction that reads only, and sees one moment: of a command, or of whoever looks on while a daemon works.
     pub(super) async fn begin_snapshot(self: &Arc<Self>) -> Result<Tx, StoreError> {
+        if self.watching {
+            return self.begin_with(BEGIN_WATCHING, Some(Instant::now() + self.patience)).await;
+        }
         self.begin_with(BEGIN_SNAPSHOT, None).await
     }
 
@@ -127,7 +135,7 @@ impl Connections {
         if current.number != generation {
             return;
         }
-        let next = Generation { number: generation + 1, pool: pool(&self.options, self.patience) };
+        let next = Generation { number: generation + 1, pool: pool(&self.options, self.patience, self.watching) };
         let old = std::mem::replace(&mut *current, next).pool;
         // Marked at once: what is still in use is closed when it comes back, not asked whether it is well.
         drop(old.close());
@@ -172,8 +180,8 @@ impl Connections {
     }
 }
 
-fn pool(options: &PgConnectOptions, patience: Duration) -> PgPool {
-    pool_of(CONNECTIONS, options, patience)
+fn pool(options: &PgConnectOptions, patience: Duration, watching: bool) -> PgPool {
+    pool_of(if watching { 1 } else { CONNECTIONS }, options, patience)
 }
 
 fn pool_of(connections: u32, options: &PgConnectOptions, patience: Duration) -> PgPool {

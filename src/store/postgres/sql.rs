@@ -381,8 +381,9 @@ statements! {
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
     STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final GROUP BY tenant, bucket";
     STATUS_COMPLETIONS = "
-        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state
-        UNION ALL SELECT tenant, 'followed', count(*) FROM completion_watches GROUP BY tenant";
+        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state";
+    STATUS_FOLLOWED = "
+        SELECT tenant, 'followed' AS state, count(*) AS devices FROM completion_watches GROUP BY tenant";
     STATUS_WORKERS = "
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > now() ORDER BY started_at";
@@ -407,4 +408,52 @@ statements! {
           AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
           AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
         ORDER BY d.id DESC LIMIT 1 OFFSET $10";
+
+    OLDEST_CALLS = "
+        SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+    DOUBTFUL = "
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
+        FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, c.sent_at, q.call_id, q.request_id LIMIT $1";
+    ACTIVITY_CALLS = "
+        SELECT (extract(epoch FROM now() - sent_at)::bigint / $2::bigint) AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
+        WHERE sent_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    ACTIVITY_RESULTS = "
+        SELECT (extract(epoch FROM now() - recorded_at)::bigint / $2::bigint) AS slot, 'results' AS of, bucket AS word, count(*) AS count FROM device_results
+        WHERE final AND recorded_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    ACTIVITY_COMPLETIONS = "
+        SELECT (extract(epoch FROM now() - recorded_at)::bigint / $2::bigint) AS slot, 'completions' AS of, state AS word, count(*) AS count FROM completions
+        WHERE recorded_at > now() - make_interval(secs => $1::bigint) GROUP BY 1, 3";
+    LAST_CALLS = "
+        SELECT id, tenant, action, state, device_count, sent_at, finished_at, http_status, graph_request_id, error_code, error_message
+        FROM graph_calls ORDER BY sent_at DESC LIMIT $1";
+    // Both without their views, which the worker's role need not read.
+    PENDING_OF_DEVICE = "
+        SELECT q.request_id, q.tenant, q.state, q.attempts, q.call_id, r.created_at AS requested_at,
+               coalesce(CASE WHEN q.state = 'queued' THEN coalesce(
+                   (SELECT 'the tenant is paused by ' || t.paused_by || ': ' || t.pause_reason FROM tenants t
+                    WHERE t.name = q.tenant AND t.paused_at IS NOT NULL),
+                   (SELECT 'the device is paused by ' || p.paused_by || ': ' || p.reason FROM pauses p
+                    WHERE p.scope = 'device' AND p.subject = q.managed_device_id),
+                   (SELECT 'paused by ' || p.paused_by || ': ' || p.reason FROM pauses p
+                    WHERE p.scope = 'request' AND p.subject = q.request_id::text)) END, q.wait_reason) AS detail,
+               CASE WHEN q.state = 'queued' THEN q.due_at END AS due_at
+        FROM reprovision_requests r JOIN reprovision_queue q ON q.request_id = r.id
+        WHERE r.managed_device_id = $1 ORDER BY q.request_id DESC LIMIT $2";
+    DEVICE_HISTORY = "
+        SELECT r.created_at AS at, 0 AS step, 'requested' AS event, r.managed_device_id, r.tenant, r.id AS request_id,
+               NULL::integer AS attempt, NULL AS source, false AS final, r.reason AS detail, r.requested_by, NULL::uuid AS call_id,
+               NULL::timestamptz AS sent_at, NULL::integer AS http_status, NULL AS graph_request_id, NULL AS evidence
+        FROM reprovision_requests r WHERE r.managed_device_id = $1
+        UNION ALL
+        SELECT d.recorded_at, d.id, d.bucket, d.managed_device_id, d.tenant, d.request_id, d.attempt, d.source, d.final, d.detail,
+               d.requested_by, d.call_id, c.sent_at, c.http_status, c.graph_request_id, d.evidence
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id WHERE d.managed_device_id = $1
+        UNION ALL
+        SELECT k.recorded_at, k.id, 'completion_' || k.state, k.managed_device_id, k.tenant, k.request_id, NULL::integer,
+               CASE k.state WHEN 'untracked' THEN 'policy' ELSE 'read_back' END, false, k.detail, k.requested_by, k.call_id, c.sent_at,
+               c.http_status, c.graph_request_id, k.evidence
+        FROM completions k JOIN graph_calls c ON c.id = k.call_id WHERE k.managed_device_id = $1
+        ORDER BY at DESC, step DESC LIMIT $2";
 }

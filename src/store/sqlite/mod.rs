@@ -18,11 +18,12 @@ use super::late::{self, LateResults, SettledBefore};
 use super::rows::{self, Effects};
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth, Enqueued, Evidence,
-    NewRequest, Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, WorkerIdentity,
 };
 use crate::domain::completion::{Judgement, Watch};
-use crate::domain::id::{CallId, TenantName, WorkerId};
+use crate::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
 use crate::domain::lifecycle::{CallState, Recording, TenantEffect};
 use crate::domain::operator::Order;
 use crate::domain::plan::{Entry, Facts, Snapshot};
@@ -399,7 +400,7 @@ impl Store for SqliteStore {
 
     async fn status(&self) -> Result<Status, StoreError> {
         let mut tx = self.reader.begin().await?;
-        Ok(rows::status!(&mut *tx, sql, Hyphenated))
+        Ok(rows::status!(&mut *tx, sql, Hyphenated, true))
     }
 
     async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
@@ -411,6 +412,57 @@ impl Store for SqliteStore {
     async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
         let statement = if filter.device.is_some() { sql::RESULTS_BEFORE_OF_DEVICE } else { sql::RESULTS_BEFORE };
         Ok(filtered!(sqlx::query_scalar(statement), 0, filter, newest).fetch_optional(&self.reader).await?)
+    }
+
+    async fn overview(&self) -> Result<Overview, StoreError> {
+        let mut tx = self.reader.begin().await?;
+        let status = rows::status!(&mut *tx, sql, Hyphenated, false);
+        let oldest = sqlx::query(sql::OLDEST_CALLS).fetch_all(&mut *tx).await?;
+        let oldest = oldest.iter().map(|row| Ok(rows::oldest!(row))).collect::<Result<_, StoreError>>()?;
+        let doubtful = sqlx::query(sql::DOUBTFUL).bind(super::DOUBTFUL_ROWS).fetch_all(&mut *tx).await?;
+        let doubtful =
+            doubtful.iter().map(|row| Ok(rows::doubtful!(row, Hyphenated))).collect::<Result<_, StoreError>>()?;
+        Ok(Overview { status, oldest, doubtful })
+    }
+
+    async fn activity(&self, span: Duration, slot: Duration) -> Result<Vec<Activity>, StoreError> {
+        let mut tx = self.reader.begin().await?;
+        let mut activity = Vec::new();
+        for statement in [sql::ACTIVITY_CALLS, sql::ACTIVITY_RESULTS, sql::ACTIVITY_COMPLETIONS] {
+            let found = sqlx::query(statement)
+                .bind(rows::seconds(span))
+                .bind(rows::seconds(slot).max(1))
+                .fetch_all(&mut *tx)
+                .await?;
+            for row in &found {
+                activity.push(rows::activity!(row));
+            }
+        }
+        Ok(activity)
+    }
+
+    async fn last_calls(&self, limit: u32) -> Result<Vec<CallRow>, StoreError> {
+        let mut tx = self.reader.begin().await?;
+        let found = sqlx::query(sql::LAST_CALLS).bind(i64::from(limit)).fetch_all(&mut *tx).await?;
+        found.iter().map(|row| Ok(rows::call_row!(row, Hyphenated))).collect()
+    }
+
+    async fn device_history(&self, device: ManagedDeviceId, limit: u32) -> Result<DeviceHistory, StoreError> {
+        let (device, limit) = (device.to_string(), i64::from(limit));
+        let mut tx = self.reader.begin().await?;
+        let pending = sqlx::query(sql::PENDING_OF_DEVICE).bind(&device).bind(limit).fetch_all(&mut *tx).await?;
+        let events = sqlx::query(sql::DEVICE_HISTORY).bind(&device).bind(limit).fetch_all(&mut *tx).await?;
+        Ok(DeviceHistory {
+            pending: pending
+                .iter()
+                .map(|row| Ok(rows::pending_row!(row, Hyphenated)))
+                .collect::<Result<_, StoreError>>()?,
+            events: events
+                .iter()
+                .rev()
+                .map(|row| Ok(rows::history_row!(row, Hyphenated)))
+                .collect::<Result<_, StoreError>>()?,
+        })
     }
 
     async fn close(&self) {

@@ -378,8 +378,9 @@ statements! {
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id GROUP BY q.tenant";
     STATUS_BUCKETS = "SELECT tenant, bucket, count(*) AS devices FROM device_results WHERE final = 1 GROUP BY tenant, bucket";
     STATUS_COMPLETIONS = "
-        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state
-        UNION ALL SELECT tenant, 'followed', count(*) FROM completion_watches GROUP BY tenant";
+        SELECT tenant, state, count(*) AS devices FROM completions GROUP BY tenant, state";
+    STATUS_FOLLOWED = "
+        SELECT tenant, 'followed' AS state, count(*) AS devices FROM completion_watches GROUP BY tenant";
     STATUS_WORKERS = "
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY started_at";
@@ -423,4 +424,31 @@ statements! {
           AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
           AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
         ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
+
+    OLDEST_CALLS = "
+        SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+    DOUBTFUL = "
+        SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
+        FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
+        WHERE q.state IN ('unknown', 'held') ORDER BY q.state, c.sent_at, q.call_id, q.request_id LIMIT ?1";
+    ACTIVITY_CALLS = "
+        SELECT CAST((julianday('now') - julianday(sent_at)) * 86400 AS INTEGER) / ?2 AS slot, 'calls' AS of, state AS word, count(*) AS count FROM graph_calls
+        WHERE sent_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -?1 || ' seconds') GROUP BY 1, 3";
+    ACTIVITY_RESULTS = "
+        SELECT CAST((julianday('now') - julianday(recorded_at)) * 86400 AS INTEGER) / ?2 AS slot, 'results' AS of, bucket AS word, count(*) AS count FROM device_results
+        WHERE final = 1 AND recorded_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -?1 || ' seconds') GROUP BY 1, 3";
+    ACTIVITY_COMPLETIONS = "
+        SELECT CAST((julianday('now') - julianday(recorded_at)) * 86400 AS INTEGER) / ?2 AS slot, 'completions' AS of, state AS word, count(*) AS count FROM completions
+        WHERE recorded_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', -?1 || ' seconds') GROUP BY 1, 3";
+    LAST_CALLS = "
+        SELECT id, tenant, action, state, device_count, sent_at, finished_at, http_status, graph_request_id, error_code, error_message
+        FROM graph_calls ORDER BY sent_at DESC LIMIT ?1";
+    PENDING_OF_DEVICE = "
+        SELECT request_id, tenant, state, attempts, detail, call_id, requested_at, due_at FROM request_status
+        WHERE managed_device_id = ?1 AND final = 0 ORDER BY request_id DESC LIMIT ?2";
+    DEVICE_HISTORY = "
+        SELECT at, event, managed_device_id, tenant, request_id, attempt, source, final, detail, requested_by, call_id, sent_at,
+               http_status, graph_request_id, evidence
+        FROM device_history WHERE managed_device_id = ?1 ORDER BY at DESC, step DESC LIMIT ?2";
 }

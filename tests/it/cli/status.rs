@@ -216,7 +216,7 @@ on_both! {
         scratch.sqlite3_or_psql("UPDATE tenants SET paused_at = registered_at, paused_by = 'bob', pause_reason = 'change freeze' WHERE name = 'contoso'").await.unwrap();
         filled.store.close().await;
         check!(program.run(&["status"]).await, @r#"
-        1 thing needs you: tenant default is blocked: Graph says 403: grant DeviceManagementManagedDevices.PrivilegedOperations.All\nforged
+        1 thing needs you: tenant default is blocked: Graph says 403: grant DeviceManagementManagedDevices.PrivilegedOperations.All\nforged; mend that, and have it probed at once with `systemctl restart reprovisiond`
 
         tenant   ready  waiting  sending  unknown  held  oldest ready  next due
         contoso      0        0        0        2     0

@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use reprovisiond::domain::answer::Evidence;
 use reprovisiond::domain::completion::{Judgement, Watch};
-use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
+use reprovisiond::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Recording, TenantEffect};
 use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth, Enqueued, NewRequest,
-    Outcome, Recorded, ResultFilter, ResultRow, Status, Store, StoreError, WorkerIdentity,
+    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -306,6 +307,18 @@ impl Store for ModelStore {
         not_asked()
     }
     async fn results_before(&self, _: &ResultFilter, _: u32) -> Result<Option<i64>, StoreError> {
+        not_asked()
+    }
+    async fn overview(&self) -> Result<Overview, StoreError> {
+        not_asked()
+    }
+    async fn activity(&self, _: Duration, _: Duration) -> Result<Vec<Activity>, StoreError> {
+        not_asked()
+    }
+    async fn last_calls(&self, _: u32) -> Result<Vec<CallRow>, StoreError> {
+        not_asked()
+    }
+    async fn device_history(&self, _: ManagedDeviceId, _: u32) -> Result<DeviceHistory, StoreError> {
         not_asked()
     }
     async fn close(&self) {}

@@ -6,6 +6,7 @@ mod doubts;
 mod grants;
 mod intake;
 mod orders;
+mod plans;
 mod prepared;
 mod races;
 mod record;

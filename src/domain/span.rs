@@ -9,7 +9,7 @@ const UNITS: [(&str, &str, u64); 5] =
     [("w", "weeks", 604_800), ("d", "days", 86_400), ("h", "h", 3600), ("m", "min", 60), ("s", "s", 1)];
 
 /// A span such as `2s`, `90m`, `7d`.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub fn parse(text: &str) -> Result<Duration, String> {
     let wrong = || "not a duration: write a whole number and a unit, such as 30s, 15m, 2h, 7d or 4w".to_owned();
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let (_, _, seconds) = UNITS.iter().find(|(written, _, _)| *written == unit).ok_or_else(wrong)?;
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str) -> Result<Duration, String> {
 
 /// A point in time: RFC 3339, or a span back from now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
+pub enum When {
     /// As given.
     At(DateTime<Utc>),
     /// This long before the database's now.
@@ -28,7 +28,7 @@ pub(super) enum When {
 
 impl When {
     /// Reads `2026-01-31T22:00:00Z` or `2h`.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         match DateTime::parse_from_rfc3339(text) {
             Ok(at) => Ok(Self::At(at.with_timezone(&Utc))),
             Err(_) => parse(text).map(Self::Ago).map_err(|_| {
@@ -38,7 +38,7 @@ impl When {
     }
 
     /// The instant, seen from `now`; a span that goes back past all time is the beginning of it.
-    pub(super) fn seen_from(self, now: DateTime<Utc>) -> DateTime<Utc> {
+    pub fn seen_from(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
             Self::At(at) => at,
             Self::Ago(span) => TimeDelta::from_std(span)
@@ -50,7 +50,7 @@ impl When {
 }
 
 /// The time from `from` to `to` in its largest unit that counts at least two, such as `90 s` or `2 h`; never negative.
-pub(super) fn between(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
+pub fn between(from: DateTime<Utc>, to: DateTime<Utc>) -> String {
     let seconds = u64::try_from((to - from).num_seconds()).unwrap_or(0);
     let (_, unit, length) = UNITS.iter().find(|(_, _, length)| seconds >= 2 * length).unwrap_or(&UNITS[4]);
     format!("{} {unit}", seconds / length)

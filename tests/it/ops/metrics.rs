@@ -1,0 +1,98 @@
+//! Numbers that agree with what Graph saw, under names that Prometheus's own judge takes.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use reprovisiond::simulator::{FaultScript, Simulator};
+
+use super::{Watched, value};
+use crate::support::{BRISK, calm, on_both};
+
+fn promtool(text: &str) -> Result<(), String> {
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool (tests/prerequisites installs it)");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    if output.status.success() && said.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&said).into_owned()) }
+}
+
+on_both! {
+    async fn what_is_counted_is_what_graph_saw(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        simulator.add_fault("429:1".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+        let watched = Watched::start(&scratch, &simulator, BRISK).await;
+        scratch.request(&simulator, 30).await;
+        watched.daemon.until_all_ended(&scratch).await;
+        let text = watched.get("/metrics").await.body;
+        promtool(&text).unwrap_or_else(|said| panic!("{said}\n{text}"));
+
+        let outcome = |word| value(&text, &format!("reprovisiond_calls_total{{action=\"bulk-reprovision-cloud-pc\",outcome=\"{word}\",tenant=\"default\"}}"));
+        let calls = f64::from(u32::try_from(simulator.requests().len()).unwrap());
+        assert!(outcome("not_carried_out") >= 1.0, "{text}");
+        assert_eq!(outcome("answered") + outcome("not_carried_out"), calls, "{text}");
+        assert_eq!(value(&text, "reprovisiond_call_duration_seconds_count{action=\"bulk-reprovision-cloud-pc\",tenant=\"default\"}"), calls, "{text}");
+        let device = |word| value(&text, &format!("reprovisiond_device_outcomes_total{{outcome=\"{word}\",tenant=\"default\"}}"));
+        assert_eq!(device("successful"), f64::from(u32::try_from(simulator.ledger().len()).unwrap()), "{text}");
+        assert_eq!(device("unknown"), 0.0, "{text}");
+        assert_eq!(value(&text, "reprovisiond_attempts_total{tenant=\"default\"}"), 30.0, "{text}");
+        // Graph asked for one second, and nothing else made anybody wait.
+        let waited = value(&text, "reprovisiond_wait_seconds_total{code=\"throttled\",tenant=\"default\"}");
+        assert!((1.0..1.5).contains(&waited), "{text}");
+        assert!(value(&text, "reprovisiond_wakeup_latency_seconds_count{tenant=\"default\"}") >= 30.0, "{text}");
+        assert_eq!(value(&text, "reprovisiond_calls_in_flight{tenant=\"default\"}"), 0.0, "{text}");
+        assert_eq!(value(&text, "reprovisiond_database_up"), 1.0, "{text}");
+        assert_eq!(value(&text, "reprovisiond_lease_held"), 1.0, "{text}");
+        assert!(value(&text, "reprovisiond_token_expiry_timestamp_seconds{tenant=\"default\"}") > 1.7e9, "{text}");
+        assert_eq!(value(&text, "reprovisiond_queue_requests{state=\"ready\",tenant=\"default\"}"), 0.0, "{text}");
+    }
+
+    async fn a_doubt_that_a_person_must_settle_is_counted(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        simulator.add_fault("reset-after".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+        let settings = "[reconcile]\nunknown_policy = \"hold\"\nfirst_after = \"0s\"\n";
+        let watched = Watched::start(&scratch, &simulator, settings).await;
+        scratch.request(&simulator, 3).await;
+        watched.daemon.until_rows(&scratch, "SELECT DISTINCT state FROM reprovision_queue", "held").await;
+        watched.daemon.until("the count", async || {
+            watched.metric("reprovisiond_queue_requests{state=\"held\",tenant=\"default\"}").await == 3.0
+        }).await;
+        let text = watched.get("/metrics").await.body;
+        assert_eq!(value(&text, "reprovisiond_settled_devices_total{outcome=\"held\",tenant=\"default\"}"), 3.0, "{text}");
+        assert_eq!(value(&text, "reprovisiond_calls_in_doubt{tenant=\"default\"}"), 1.0, "{text}");
+        assert!(value(&text, "reprovisiond_queue_oldest_age_seconds{state=\"held\",tenant=\"default\"}") > 0.0, "{text}");
+    }
+}
+
+on_both! {
+    async fn what_is_followed_is_counted_and_drawn_by_how_it_ended(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        let settings = format!("{BRISK}[graph]\naction = \"cloud-pc-reprovision\"\n[completion]\ntrack = true\nfirst_after = \"100ms\"\nshortest_delay = \"100ms\"\n");
+        let watched = Watched::start(&scratch, &simulator, &settings).await;
+        scratch.request(&simulator, 5).await;
+        watched.daemon.until_rows(&scratch, "SELECT count(*) FROM completions WHERE state = 'done'", "5").await;
+        watched.daemon.until("the count", async || {
+            watched.metric("reprovisiond_completions_total{state=\"done\",tenant=\"default\"}").await == 5.0
+        }).await;
+        let none_left = async || watched.metric("reprovisiond_completions_followed{tenant=\"default\"}").await == 0.0;
+        watched.daemon.until("none is followed any more", none_left).await;
+        let text = watched.get("/metrics").await.body;
+        promtool(&text).unwrap_or_else(|said| panic!("{said}\n{text}"));
+        assert!(value(&text, "reprovisiond_calls_total{action=\"cloud-pc-reprovision\",outcome=\"answered\",tenant=\"default\"}") >= 1.0, "{text}");
+        assert!(!text.contains("state=\"followed\""), "what has not ended is no end\n{text}");
+        let page = watched.get("/").await.body;
+        assert!(page.contains("Followed reprovisions that have ended") && page.contains("</span> done</span>"), "{page}");
+        let device = scratch.rows("SELECT managed_device_id FROM completions LIMIT 1").await;
+        assert!(watched.get(&format!("/device?id={device}")).await.body.contains("completion done"));
+    }
+}
+
+#[test]
+fn the_judge_of_names_finds_a_bad_one() {
+    assert!(promtool("# TYPE x_total gauge\nx_total 1\n").is_err());
+}
