@@ -18,6 +18,12 @@ pub enum Exit {
     Configuration = 78,
 }
 
+impl Exit {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Failure, Self::Usage, Self::Unavailable, Self::Authorisation, Self::Configuration];
+}
+
 /// A command that did not succeed: a sentence for a person and a number for a script.
 #[derive(Debug)]
 pub struct Failure {

@@ -1,4 +1,4 @@
-//! What the auditors' page tells of: a few requests, each with a story of its own.
+//! What the auditors' page and the runbook tell of: a few requests, each with a story of its own.
 
 use std::time::Duration;
 
@@ -48,7 +48,27 @@ pub(super) struct History {
 }
 
 impl History {
+    /// That of the auditors' page.
     pub(super) async fn make(place: &Place) -> Self {
+        let history = Self::begin(place).await;
+        history.happen(place).await;
+        history
+    }
+
+    /// That of the runbook: one request is held, two are refused, one waits for its time.
+    pub(super) async fn trouble(place: &Place) -> Self {
+        let history = Self::begin(place).await;
+        for (device, reference, ends) in
+            [(HELD, "move-21", "held"), (NOT_FOUND, "move-17", "not_found"), (NOT_FOUND, "move-18", "not_found")]
+        {
+            history.ask(place, device, &format!("'onboarding', 'new owner', '{reference}', NULL, NULL"), ends).await;
+        }
+        let later = "'helpdesk', 'wrong device', 'ticket-4714', '2031-01-31T22:00:00Z', NULL";
+        history.ask(place, CANCELLED, later, "queued").await;
+        history
+    }
+
+    async fn begin(place: &Place) -> Self {
         let fleet = FLEET.map(|(id, behaviour)| Device::new(id.parse().unwrap(), behaviour)).to_vec();
         let at_once = Pace { pending: Duration::ZERO, active: Duration::ZERO, ..Pace::default() };
         let simulator = Simulator::start(Options { devices: 0, fleet, pace: at_once, ..calm() }).unwrap();
@@ -65,9 +85,7 @@ impl History {
         let settings = SETTLES.replace("give_up_after = \"30s\"", "give_up_after = \"3s\"");
         let follows = "[completion]\ntrack = true\nfirst_after = \"100ms\"\nshortest_delay = \"100ms\"\n";
         let daemon = serve(place, &simulator, &format!("{settings}{follows}")).await;
-        let history = Self { daemon, _simulator: simulator };
-        history.happen(place).await;
-        history
+        Self { daemon, _simulator: simulator }
     }
 
     /// One after the other, so that each is a call of its own and the same comes of it whatever the machine does.

@@ -48,6 +48,23 @@ async fn auditors(backend: Backend) {
     reader(&place, "auditor", true).run("README.md", &["cargo ", "tests/", "GRANT "]).await;
 }
 
+/// The runbook, with a request for a person to decide on.
+async fn operators(backend: Backend) {
+    let place = Place::new(backend).await;
+    let _history = History::trouble(&place).await;
+    reader(&place, "operator", true).run("deploy/docs/runbook.md", &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_of_the_runbook_does_what_it_says_on_sqlite() {
+    operators(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_of_the_runbook_does_what_it_says_on_postgres() {
+    operators(Backend::Postgres).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_example_for_producers_does_what_the_page_says_on_sqlite() {
     producers(Backend::Sqlite).await;

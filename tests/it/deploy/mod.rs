@@ -1,18 +1,23 @@
 //! What is shipped in `deploy` is accepted by the program, and holds together.
 
-use std::path::Path;
+mod watching;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-fn shipped(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)).unwrap()
+fn path(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path)
+}
+
+fn shipped(name: &str) -> String {
+    std::fs::read_to_string(path(name)).unwrap()
 }
 
 /// What `check-config` says of a shipped configuration, with the environment of its surroundings.
-fn checked(path: &str, env: &[(&str, &str)]) -> (bool, String) {
+fn checked(name: &str, env: &[(&str, &str)]) -> (bool, String) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
     program.env_clear().envs(env.iter().copied()).stdin(Stdio::null());
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(path);
-    let output = program.args(["check-config", "--config"]).arg(file).output().unwrap();
+    let output = program.args(["check-config", "--config"]).arg(path(name)).output().unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     (output.status.success(), said)
 }
