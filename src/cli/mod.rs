@@ -8,6 +8,7 @@ mod demo;
 mod enqueue;
 mod failure;
 mod generate;
+mod health;
 mod migrate;
 mod order;
 mod pause;
@@ -100,6 +101,7 @@ enum Command {
     Resolve(resolve::ResolveArgs),
     Check(check::CheckArgs),
     CheckConfig(check_config::CheckConfigArgs),
+    Health(health::HealthArgs),
     Simulate(simulate::SimulateArgs),
     Generate(generate::GenerateArgs),
 }
@@ -143,6 +145,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))
         }
+        Command::Health(args) => health::run(&cli.global, args).await,
         Command::Simulate(args) => simulate::run(args).await,
         Command::Generate(args) => generate::run(args, Cli::command()),
     }

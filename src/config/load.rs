@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::diagnose::{About, Finding, Mistakes, Origin};
 use super::draft::Draft;
 use super::keys::{KEYS, Kind};
-use super::{Config, DatabaseUrl, Sources, environment, file, rules, tenant};
+use super::{Config, DatabaseUrl, Listen, Sources, environment, file, rules, tenant};
 use crate::domain::id::TenantName;
 
 /// A configuration without mistakes.
@@ -78,6 +78,16 @@ pub fn load_database_url(sources: &Sources) -> Result<DatabaseUrl, Mistakes> {
     match Mistakes::among(draft.mistakes.into_iter().filter(matters).collect()) {
         Some(mistakes) => Err(mistakes),
         None => Ok(draft.config.database.url),
+    }
+}
+
+/// Where the daemon says how it is, for whoever asks it: whatever else is wrong with the configuration.
+pub fn load_listen(sources: &Sources) -> Result<Listen, Mistakes> {
+    let draft = gather(sources);
+    let matters = |finding: &Finding| matches!(finding.about, About::Key("ops.listen") | About::Layer);
+    match Mistakes::among(draft.mistakes.into_iter().filter(matters).collect()) {
+        Some(mistakes) => Err(mistakes),
+        None => Ok(draft.config.ops.listen),
     }
 }
 

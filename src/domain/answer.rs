@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::action::Action;
 use super::id::ManagedDeviceId;
-use super::lifecycle::Bucket;
+use super::lifecycle::{BlockCode, Bucket};
 
 /// What came of one POST, as the client saw it.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,8 +134,8 @@ pub enum Meaning {
     },
     /// Not carried out, and no call of this tenant will be until a person mends it.
     Blocked {
-        /// One word for `tenants.block_code`.
-        code: &'static str,
+        /// Why, in one word.
+        code: BlockCode,
         /// What was seen and what to do.
         reason: String,
     },
@@ -202,13 +202,13 @@ pub fn meaning(
         503 | 509 if answer.error.is_some() => throttled(answer, seen, received_at),
         401 if !renewed_token => Meaning::TokenRefused { reason: seen },
         401 => Meaning::Blocked {
-            code: "unauthorized",
+            code: BlockCode::Unauthorized,
             reason: format!(
                 "{seen}, also with a fresh token: check tenant_id, client_id and cloud of this tenant, and that the application still exists in it"
             ),
         },
         403 => Meaning::Blocked {
-            code: "forbidden",
+            code: BlockCode::Forbidden,
             reason: format!(
                 "{seen}: grant the application permission CloudPC.ReadWrite.All (with admin consent) to this client_id, and check that the tenant has Windows 365"
             ),
@@ -220,7 +220,7 @@ pub fn meaning(
         // About what the call holds, or about a device's state: halving finds which.
         400 | 409 | 412 | 413 | 422 | 423 | 424 | 428 => Meaning::Refused { reason: seen },
         300..=499 if !PROVES_NOTHING.contains(&answer.status) => Meaning::Blocked {
-            code: "unexpected_answer",
+            code: BlockCode::UnexpectedAnswer,
             reason: format!("{seen}, which Graph does not give to this action: check graph_url and any proxy between"),
         },
         _ => Meaning::Unknown { reason: seen },
@@ -253,7 +253,7 @@ fn gone(seen: &str, action: Action) -> Meaning {
         _ => "",
     };
     Meaning::Blocked {
-        code: "action_unavailable",
+        code: BlockCode::ActionUnavailable,
         reason: format!(
             "{seen}: this tenant does not answer {action}{deprecated}: choose another with the setting graph.action or tenants.NAME.action, or check graph_url and cloud"
         ),

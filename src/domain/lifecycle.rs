@@ -70,6 +70,38 @@ words! {
 }
 
 words! {
+    /// Why a tenant is left alone for a while, and goes on by itself: `tenants.wait_code`.
+    WaitCode {
+        /// Graph carried nothing out and asked to come later: 429, or 503 with its own error.
+        Throttled = "throttled",
+        /// Graph answered, with a `Retry-After`.
+        AskedToWait = "asked_to_wait",
+        /// No connection to Graph.
+        Unreachable = "unreachable",
+        /// No token could be had.
+        NoToken = "no_token",
+        /// 401, and a fresh token is to be fetched.
+        TokenRefused = "token_refused",
+        /// The list of Cloud PCs could not be read.
+        NoCloudPcs = "no_cloud_pcs",
+    }
+}
+
+words! {
+    /// Why a tenant makes no call until a person mends it: `tenants.block_code`.
+    BlockCode {
+        /// 401, also with a fresh token.
+        Unauthorized = "unauthorized",
+        /// 403.
+        Forbidden = "forbidden",
+        /// The tenant does not answer the action.
+        ActionUnavailable = "action_unavailable",
+        /// An answer that Graph does not give to this action.
+        UnexpectedAnswer = "unexpected_answer",
+    }
+}
+
+words! {
     /// `device_results.bucket`.
     Bucket {
         /// Graph accepted the reprovision for the device.
@@ -158,7 +190,11 @@ impl Recording {
     /// `leave_alone` as an effect on the tenant.
     pub fn wait(&self) -> TenantEffect {
         let reason = "Graph asked with Retry-After to be left alone".to_owned();
-        self.leave_alone.map_or(TenantEffect::None, |delay| TenantEffect::Wait { delay, code: "asked_to_wait", reason })
+        self.leave_alone.map_or(TenantEffect::None, |delay| TenantEffect::Wait {
+            delay,
+            code: WaitCode::AskedToWait,
+            reason,
+        })
     }
 }
 
@@ -173,15 +209,15 @@ pub enum TenantEffect {
     Wait {
         /// At least this long, counted from when it is committed.
         delay: Duration,
-        /// One word: `throttled`, `unreachable`, `no_token`, `no_cloud_pcs`, `token_refused`, `asked_to_wait`.
-        code: &'static str,
+        /// Why, in one word.
+        code: WaitCode,
         /// What was seen.
         reason: String,
     },
     /// No call but a slow probe, until a person mends what `reason` names.
     Block {
-        /// One word: `unauthorized`, `forbidden`, `action_unavailable`, `unexpected_answer`.
-        code: &'static str,
+        /// Why, in one word.
+        code: BlockCode,
         /// What was seen and what to do.
         reason: String,
         /// Time until the next probe.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::answer::{Beside, DeviceAnswer, Meaning};
 use super::id::{CallId, RequestId};
-use super::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
+use super::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect, WaitCode};
 
 /// The part of the configuration that decides here.
 #[derive(Debug, Clone)]
@@ -75,7 +75,7 @@ pub fn verdict(
         Meaning::NotSent { reason } => (
             CallState::NotSent,
             requeue("not_sent", None),
-            TenantEffect::Wait { delay: delay(waits), code: "unreachable", reason },
+            TenantEffect::Wait { delay: delay(waits), code: WaitCode::Unreachable, reason },
         ),
         trouble @ (Meaning::Throttled { .. } | Meaning::TokenRefused { .. } | Meaning::Blocked { .. }) => {
             let word = match &trouble {
@@ -146,10 +146,10 @@ fn of_tenant(
         // Never less than Graph asks; more where the own schedule is further on.
         Meaning::Throttled { retry_after, reason } => {
             let delay = delay(waits).max(retry_after.unwrap_or_default());
-            TenantEffect::Wait { delay, code: "throttled", reason }
+            TenantEffect::Wait { delay, code: WaitCode::Throttled, reason }
         }
         Meaning::TokenRefused { reason } => {
-            TenantEffect::Wait { delay: ended.asks_to_wait.unwrap_or_default(), code: "token_refused", reason }
+            TenantEffect::Wait { delay: ended.asks_to_wait.unwrap_or_default(), code: WaitCode::TokenRefused, reason }
         }
         Meaning::Blocked { code, reason } => {
             TenantEffect::Block { code, reason, probe_after: policy.blocked_probe_interval }

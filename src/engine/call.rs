@@ -189,7 +189,7 @@ impl Call {
         }
         let (level, text) = match (&recording.tenant, recording.state) {
             (TenantEffect::Wait { delay, code, reason }, state) => {
-                (line.wait_code, line.wait, line.error) = (Some(*code), Some(*delay), Some(reason.as_str()));
+                (line.wait_code, line.wait, line.error) = (Some(code.as_str()), Some(*delay), Some(reason.as_str()));
                 let in_part = "call carried out in part, the tenant waits before the rest goes";
                 let not = "call not carried out, the tenant waits";
                 (Level::WARN, if state == CallState::Answered { in_part } else { not })
@@ -198,7 +198,8 @@ impl Call {
                 (Level::INFO, "devices looked up: their Cloud PCs are known now, and they go with the next call")
             }
             (TenantEffect::Block { code, reason, probe_after }, _) => {
-                (line.block_code, line.wait, line.error) = (Some(*code), Some(*probe_after), Some(reason.as_str()));
+                (line.block_code, line.wait, line.error) =
+                    (Some(code.as_str()), Some(*probe_after), Some(reason.as_str()));
                 (Level::ERROR, "call not carried out, the tenant is blocked until this is mended")
             }
             (_, CallState::Unknown) => {

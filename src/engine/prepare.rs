@@ -12,7 +12,7 @@ use super::tasks::Done;
 use super::tenant::Tenant;
 use crate::domain::action::Action;
 use crate::domain::answer::{Meaning, meaning};
-use crate::domain::lifecycle::TenantEffect;
+use crate::domain::lifecycle::{TenantEffect, WaitCode};
 use crate::graph::Unprepared;
 use crate::store::Store;
 
@@ -51,8 +51,8 @@ impl Preparation {
     /// Says that no call can be made, once for each kind of trouble: the reasons of one kind differ in times and trace ids.
     fn log(&self, effect: &TenantEffect) {
         let (wait_code, block_code, delay, reason) = match effect {
-            TenantEffect::Wait { delay, code, reason } => (Some(*code), None, delay, reason),
-            TenantEffect::Block { probe_after, code, reason } => (None, Some(*code), probe_after, reason),
+            TenantEffect::Wait { delay, code, reason } => (Some(code.as_str()), None, delay, reason),
+            TenantEffect::Block { probe_after, code, reason } => (None, Some(code.as_str()), probe_after, reason),
             _ => return,
         };
         let (tenant, wait_ms) = (&self.tenant.name, millis(*delay));
@@ -69,20 +69,20 @@ impl Preparation {
 fn effect(problem: &Unprepared, action: Action, delay: Duration, probe_after: Duration) -> TenantEffect {
     let wait = |delay, code, reason| TenantEffect::Wait { delay, code, reason };
     match problem {
-        Unprepared::Token(error) => wait(delay, "no_token", error.to_string()),
+        Unprepared::Token(error) => wait(delay, WaitCode::NoToken, error.to_string()),
         // A Retry-After that is a date comes with the Date that it counts from.
         Unprepared::CloudPcs(exchange) => match meaning(exchange, action, &[], false, DateTime::UNIX_EPOCH) {
             Meaning::Throttled { retry_after, reason } => {
-                wait(delay.max(retry_after.unwrap_or_default()), "throttled", format!("{problem}: {reason}"))
+                wait(delay.max(retry_after.unwrap_or_default()), WaitCode::Throttled, format!("{problem}: {reason}"))
             }
             Meaning::Blocked { code, reason } => {
                 TenantEffect::Block { code, reason: format!("{problem}: {reason}"), probe_after }
             }
-            Meaning::NotSent { reason } => wait(delay, "no_cloud_pcs", reason),
+            Meaning::NotSent { reason } => wait(delay, WaitCode::NoCloudPcs, reason),
             Meaning::TokenRefused { reason } | Meaning::Unknown { reason } | Meaning::Refused { reason } => {
-                wait(delay, "no_cloud_pcs", format!("{problem}: {reason}"))
+                wait(delay, WaitCode::NoCloudPcs, format!("{problem}: {reason}"))
             }
-            Meaning::Answered { .. } => wait(delay, "no_cloud_pcs", problem.to_string()),
+            Meaning::Answered { .. } => wait(delay, WaitCode::NoCloudPcs, problem.to_string()),
         },
     }
 }

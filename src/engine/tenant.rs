@@ -54,11 +54,11 @@ impl Tenant {
         let (now, name) = (self.clock.now(), self.name.as_str());
         let time = match effect {
             TenantEffect::Wait { delay, code, .. } => {
-                self.metrics.waits(name, code, now, *delay);
+                self.metrics.waits(name, code.as_str(), now, *delay);
                 *delay
             }
             TenantEffect::Block { probe_after, code, .. } => {
-                self.metrics.blocked(name, code, now, *probe_after);
+                self.metrics.blocked(name, code.as_str(), now, *probe_after);
                 *probe_after
             }
             _ => return,

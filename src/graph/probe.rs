@@ -12,6 +12,7 @@ use crate::clock::host_time;
 use crate::domain::action::Action;
 use crate::domain::answer::{Body, Exchange, HttpAnswer, Meaning, meaning, no_such_segment};
 use crate::domain::id::CallId;
+use crate::domain::lifecycle::BlockCode;
 
 /// What a probe found of one action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,8 +164,10 @@ fn said(probe: Probe, exchange: &Exchange, action: Action, received_at: DateTime
         (Meaning::Refused { .. }, Exchange::Answered(answer)) if answer.error.is_some() && !is_list(probe) => {
             Said::Answers
         }
-        (Meaning::Blocked { code: "action_unavailable", .. }, Exchange::Answered(answer)) => Said::Gone(answer.seen()),
-        (Meaning::Blocked { code: "unauthorized" | "forbidden", .. }, Exchange::Answered(answer)) => {
+        (Meaning::Blocked { code: BlockCode::ActionUnavailable, .. }, Exchange::Answered(answer)) => {
+            Said::Gone(answer.seen())
+        }
+        (Meaning::Blocked { code: BlockCode::Unauthorized | BlockCode::Forbidden, .. }, Exchange::Answered(answer)) => {
             Said::NotAllowed(answer.seen())
         }
         (Meaning::Throttled { reason, .. }, _) => Said::NotNow(reason),

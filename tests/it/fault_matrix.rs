@@ -12,7 +12,7 @@ use reprovisiond::config::{Credential, Tenant};
 use reprovisiond::domain::action::Action;
 use reprovisiond::domain::answer::{Exchange, asks_to_wait, meaning};
 use reprovisiond::domain::id::{CallId, CloudPcId, ManagedDeviceId, RequestId};
-use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, TenantEffect};
+use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, TenantEffect, WaitCode};
 use reprovisiond::domain::retry::{Ended, RetryPolicy, Sent, verdict};
 use reprovisiond::graph::{Graph, GraphClient, Outgoing};
 use reprovisiond::simulator::faults::ErrorBody;
@@ -207,7 +207,7 @@ fn class(recording: &Recording, cell: &str) -> String {
             "unknown".to_owned()
         }
         (CallState::NotCarriedOut, TenantEffect::Wait { code, .. }) => {
-            all(&again(None), code);
+            all(&again(None), code.as_str());
             format!("wait: {code}")
         }
         (CallState::NotSent, TenantEffect::Wait { .. }) => {
@@ -215,7 +215,7 @@ fn class(recording: &Recording, cell: &str) -> String {
             "not sent".to_owned()
         }
         (CallState::NotCarriedOut, TenantEffect::Block { code, .. }) => {
-            all(&again(None), code);
+            all(&again(None), code.as_str());
             format!("blocked: {code}")
         }
         (CallState::NotCarriedOut, TenantEffect::Clear) => {
@@ -272,7 +272,7 @@ async fn one_cell(bench: &Bench, status: &StatusFault, done: bool, asks: Option<
     assert_eq!(bench.counts(), (wiped + if done { 3 } else { 0 }, checks + 1), "{cell}: wipes and last checks");
     // Never early, whatever the answer means; and not later than the own schedule, or the wish if that is later.
     let (own, waits) = match &recording.tenant {
-        TenantEffect::Wait { delay, code: "throttled", .. } => (OWN_DELAY, *delay),
+        TenantEffect::Wait { delay, code: WaitCode::Throttled, .. } => (OWN_DELAY, *delay),
         TenantEffect::Wait { delay, .. } => (Duration::ZERO, *delay),
         _ => (Duration::ZERO, recording.leave_alone.unwrap_or_default()),
     };

@@ -33,7 +33,7 @@ fn kind(meaning: &Meaning) -> Kind {
         Meaning::Throttled { .. } => Kind::Throttled,
         Meaning::TokenRefused { .. } => Kind::TokenRefused,
         Meaning::Refused { .. } => Kind::Refused,
-        Meaning::Blocked { code, .. } => Kind::Blocked(code),
+        Meaning::Blocked { code, .. } => Kind::Blocked(code.as_str()),
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::action::Action;
 use crate::domain::id::ManagedDeviceId;
+use crate::domain::lifecycle::BlockCode;
 use crate::domain::plan::{self, Bounds, Entry, Snapshot, TenantState, plan};
 use crate::domain::rate::Rate;
 
@@ -77,17 +78,22 @@ fn each_meaning_has_its_call_state_its_effect_and_its_word_for_the_tenant() {
     let requeue = |reason| EntryEffect::Requeue { reason, max_batch: None };
     let wait = |delay, code| TenantEffect::Wait { delay, code, reason: why() };
     let doubt = EntryEffect::Unknown { detail: why() };
-    let blocked = Meaning::Blocked { code: "forbidden", reason: why() };
-    let block = TenantEffect::Block { code: "forbidden", reason: why(), probe_after: Duration::from_mins(15) };
+    let blocked = Meaning::Blocked { code: BlockCode::Forbidden, reason: why() };
+    let block = TenantEffect::Block { code: BlockCode::Forbidden, reason: why(), probe_after: Duration::from_mins(15) };
     let rows = [
         (Meaning::Unknown { reason: why() }, CallState::Unknown, doubt, TenantEffect::Caution),
-        (Meaning::NotSent { reason: why() }, CallState::NotSent, requeue("not_sent"), wait(minutes(1), "unreachable")),
-        (throttled(None), CallState::NotCarriedOut, requeue("throttled"), wait(minutes(1), "throttled")),
+        (
+            Meaning::NotSent { reason: why() },
+            CallState::NotSent,
+            requeue("not_sent"),
+            wait(minutes(1), WaitCode::Unreachable),
+        ),
+        (throttled(None), CallState::NotCarriedOut, requeue("throttled"), wait(minutes(1), WaitCode::Throttled)),
         (
             Meaning::TokenRefused { reason: why() },
             CallState::NotCarriedOut,
             requeue("token_refused"),
-            wait(Duration::ZERO, "token_refused"),
+            wait(Duration::ZERO, WaitCode::TokenRefused),
         ),
         (blocked, CallState::NotCarriedOut, requeue("blocked"), block),
         (
@@ -225,7 +231,7 @@ fn any_meaning_without_effect() -> impl Strategy<Value = Meaning> {
         Just(Meaning::NotSent { reason: why() }),
         prop::option::of(any_delay()).prop_map(throttled),
         Just(Meaning::TokenRefused { reason: why() }),
-        Just(Meaning::Blocked { code: "forbidden", reason: why() }),
+        Just(Meaning::Blocked { code: BlockCode::Forbidden, reason: why() }),
         Just(refused()),
     ]
 }
@@ -487,7 +493,7 @@ fn a_batch_that_was_throttled_in_part_ends_what_it_placed_queues_the_rest_and_ma
         let recording = decide(meaning(devices), &fresh(2));
         assert_eq!(recording.state, state, "{shown}");
         let waits = match &recording.tenant {
-            TenantEffect::Wait { delay, code: "throttled", .. } => *delay,
+            TenantEffect::Wait { delay, code: WaitCode::Throttled, .. } => *delay,
             TenantEffect::Caution if state == CallState::Unknown => recording.leave_alone.unwrap(),
             other => panic!("{shown}: {other:?}"),
         };

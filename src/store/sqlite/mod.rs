@@ -517,12 +517,12 @@ async fn tenant_effect(tx: &mut SqliteConnection, tenant: &str, effect: &TenantE
         TenantEffect::Wait { delay, code, reason } => sqlx::query(sql::DEFER_TENANT)
             .bind(tenant)
             .bind(rows::millis(*delay))
-            .bind(*code)
+            .bind(code.as_str())
             .bind(rows::storable(reason)),
         TenantEffect::Block { code, reason, probe_after } => sqlx::query(sql::BLOCK_TENANT)
             .bind(tenant)
             .bind(rows::millis(*probe_after))
-            .bind(*code)
+            .bind(code.as_str())
             .bind(rows::storable(reason)),
     };
     query.execute(tx).await?;

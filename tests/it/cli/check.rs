@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use reprovisiond::domain::lifecycle::{CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::lifecycle::{BlockCode, CallState, EntryEffect, TenantEffect};
 use reprovisiond::simulator::{Effect, Endpoint, Fault, Interface, Options, Simulator, StatusFault};
 use reprovisiond::store::PRIVILEGES;
 
@@ -295,7 +295,7 @@ on_both! {
         filled
             .call("contoso", CallState::Unknown, TenantEffect::Caution, |_| EntryEffect::Unknown { detail: "timed out".to_owned() })
             .await;
-        let block = TenantEffect::Block { code: "forbidden", reason: "Graph says 403: grant it".to_owned(), probe_after: Duration::from_hours(1) };
+        let block = TenantEffect::Block { code: BlockCode::Forbidden, reason: "Graph says 403: grant it".to_owned(), probe_after: Duration::from_hours(1) };
         filled.store.defer_tenant(&"contoso".parse().unwrap(), &block).await.unwrap();
         filled.store.close().await;
         scratch

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reprovisiond::domain::budget::Budget;
 use reprovisiond::domain::completion::{Completion, CompletionState, Judgement};
-use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::lifecycle::{BlockCode, Bucket, CallState, EntryEffect, TenantEffect, WaitCode};
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::store::CompletionClaim;
 
@@ -206,12 +206,12 @@ on_both! {
             .await;
         filled.enqueue("default", 2..3).await;
         let block = TenantEffect::Block {
-            code: "forbidden",
+            code: BlockCode::Forbidden,
             reason: "Graph says 403: grant DeviceManagementManagedDevices.PrivilegedOperations.All\nforged".to_owned(),
             probe_after: Duration::from_mins(30),
         };
         filled.call("default", CallState::NotCarriedOut, block, |_| ends(Bucket::Failed, None)).await;
-        let wait = TenantEffect::Wait { delay: Duration::from_secs(100), code: "throttled", reason: "Graph says 429".to_owned() };
+        let wait = TenantEffect::Wait { delay: Duration::from_secs(100), code: WaitCode::Throttled, reason: "Graph says 429".to_owned() };
         filled.store.defer_tenant(&"contoso".parse().unwrap(), &wait).await.unwrap();
         scratch.sqlite3_or_psql("UPDATE tenants SET paused_at = registered_at, paused_by = 'bob', pause_reason = 'change freeze' WHERE name = 'contoso'").await.unwrap();
         filled.store.close().await;

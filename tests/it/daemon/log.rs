@@ -217,22 +217,22 @@ fn names_of(event: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_readme_lists_each_field_of_the_log_and_no_other() {
+fn the_documents_list_each_field_of_the_log_and_no_other() {
     assert_eq!(
         names_of("\n tenant = %self.name,\n error = x(a, b), %id, held,\n \"a = b, c\")"),
         ["tenant", "error", "id", "held"]
     );
-    let readme = include_str!("../../../README.md");
-    let (_, table) = readme.split_once("### Fields of the log\n").expect("the README has the table");
+    let page = include_str!("../../../deploy/docs/monitoring.md");
+    let (_, table) = page.split_once("## Fields of the log\n").expect("the page has the table");
     let rows =
         table.lines().skip_while(|line| !line.starts_with("|---")).skip(1).take_while(|line| line.starts_with('|'));
     let listed: BTreeSet<&str> =
         rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).collect();
     let used = names_in_source();
     let unlisted: Vec<_> = used.iter().filter(|(name, _)| !listed.contains(name.as_str())).collect();
-    assert!(unlisted.is_empty(), "not in the README's table: {unlisted:?}");
+    assert!(unlisted.is_empty(), "not in the table of deploy/docs/monitoring.md: {unlisted:?}");
     let unused: Vec<_> = listed.iter().filter(|name| !used.contains_key(**name) && **name != "lost_entries").collect();
-    assert!(unused.is_empty(), "in the README's table, and no event has them: {unused:?}");
+    assert!(unused.is_empty(), "in the table of deploy/docs/monitoring.md, and no event has them: {unused:?}");
     for name in listed {
         let good = name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use reprovisiond::cli::Exit;
+use reprovisiond::domain::lifecycle::{BlockCode, WaitCode};
 use serde_json::Value;
 
 use super::shipped;
@@ -63,20 +64,23 @@ fn prometheus_understands_each_question_of_the_dashboard() {
 }
 
 #[test]
-fn the_runbook_has_each_alert_and_each_exit_code_and_no_alert_that_is_none() {
+fn the_runbook_has_each_alert_each_exit_code_and_each_reason_to_wait_or_block() {
     let runbook = shipped("docs/runbook.md");
     let explained = runbook.lines().filter_map(|line| line.strip_prefix("### Reprovisiond"));
     let explained: BTreeSet<String> = explained.map(|name| format!("Reprovisiond{name}")).collect();
     assert_eq!(explained, alerts());
-    for exit in Exit::ALL {
-        let row = format!("\n| {} | ", exit as u8);
-        assert!(runbook.contains(&row), "{exit:?}");
+    let exits = Exit::ALL.iter().map(|exit| (*exit as u8).to_string());
+    let codes = BlockCode::ALL.iter().map(|code| code.as_str()).chain(WaitCode::ALL.iter().map(|code| code.as_str()));
+    for word in exits.chain(codes.map(|code| format!("`{code}`"))) {
+        assert!(runbook.contains(&format!("\n| {word} | ")), "{word}");
     }
 }
 
 #[test]
 fn each_link_of_the_pages_leads_to_a_heading_or_a_file_that_is_there() {
-    for page in ["docs/runbook.md", "docs/producers.md", "docs/auditors.md"] {
+    for page in
+        ["docs/runbook.md", "docs/producers.md", "docs/auditors.md", "docs/monitoring.md", "README.md", "../README.md"]
+    {
         let directory = super::path(page).parent().unwrap().to_owned();
         let text = shipped(page);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

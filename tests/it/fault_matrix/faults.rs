@@ -133,7 +133,7 @@ async fn each_answer_in_a_batch_is_its_own_devices_and_leaves_the_others_alone()
                     assert_eq!(fates, ["final: successful", "final: successful", expected], "{cell}");
                     assert_eq!(bench.simulator.ledger().len() - wiped, 2 + usize::from(done), "{cell}");
                     let waits = match &recording.tenant {
-                        TenantEffect::Wait { delay, code: "throttled", .. } => Some(*delay),
+                        TenantEffect::Wait { delay, code: WaitCode::Throttled, .. } => Some(*delay),
                         _ => None,
                     };
                     let throttled = expected == "queued: throttled";

@@ -3,7 +3,7 @@
 use reprovisiond::simulator::{FaultScript, Simulator};
 
 use super::{Watched, get, value};
-use crate::support::{BRISK, Backend, OwnServer, Scratch, calm, on_both};
+use crate::support::{BRISK, Backend, Daemon, OwnServer, Scratch, calm, on_both};
 
 on_both! {
     async fn a_daemon_that_could_work_says_so(scratch: Scratch) {
@@ -145,4 +145,42 @@ async fn a_daemon_that_drains_is_well_and_not_ready() {
     assert_eq!(watched.get("/healthz").await.status, 200);
     assert!(watched.daemon.ended().await.success());
     assert_eq!(scratch.rows("SELECT count(*) FROM device_results WHERE final").await, "1");
+}
+
+/// What `reprovisiond health` says of the daemon at `listen`, with its exit code.
+async fn health(listen: &str, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_reprovisiond"));
+    command.arg("health").args(args).env_clear();
+    if !listen.is_empty() {
+        command.env("REPROVISIOND_OPS_LISTEN", listen);
+    }
+    let output = command.output().await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_that_runs_a_command_learns_what_one_that_asks_would() {
+    let scratch = Scratch::new(Backend::Sqlite).await;
+    let simulator = Simulator::start(calm()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = format!("unix:{}", directory.path().join("ops.sock").display());
+    let settings = format!("{BRISK}[ops]\nlisten = \"{socket}\"\n");
+    let mut daemon = Daemon::start(&scratch, &simulator, &settings).await;
+    assert_eq!(health(&socket, &[]).await, (Some(0), "ok\n".to_owned()));
+    daemon.until("the first look", async || health(&socket, &["--ready"]).await.0 == Some(0)).await;
+
+    simulator.add_fault("403".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+    scratch.request(&simulator, 1).await;
+    daemon.until("not ready", async || health(&socket, &["--ready"]).await.0 == Some(1)).await;
+    assert!(health(&socket, &["--ready"]).await.1.contains("blocked: "));
+    assert_eq!(health(&socket, &[]).await.0, Some(0));
+
+    daemon.stop().await;
+    let (code, said) = health(&socket, &[]).await;
+    assert!(code == Some(69) && said.contains("does the daemon run"), "{code:?} {said}");
+    let (code, said) = health("", &[]).await;
+    assert!(code == Some(78) && said.contains("ops.listen is not set"), "{code:?} {said}");
+    let (code, said) = health("0.0.0.0:1", &[]).await;
+    assert!(code == Some(78) && said.contains("not a loopback address"), "{code:?} {said}");
 }

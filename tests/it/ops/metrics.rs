@@ -1,12 +1,13 @@
 //! Numbers that agree with what Graph saw, under names that Prometheus's own judge takes.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use reprovisiond::simulator::{FaultScript, Simulator};
 
 use super::{Watched, value};
-use crate::support::{BRISK, calm, on_both};
+use crate::support::{BRISK, Backend, Scratch, calm, on_both};
 
 fn promtool(text: &str) -> Result<(), String> {
     let mut child = Command::new("promtool")
@@ -95,4 +96,43 @@ on_both! {
 #[test]
 fn the_judge_of_names_finds_a_bad_one() {
     assert!(promtool("# TYPE x_total gauge\nx_total 1\n").is_err());
+}
+
+/// The names of metrics in a text, without what a histogram adds to them.
+fn named(text: &str) -> BTreeSet<String> {
+    let name =
+        |rest: &str| rest.split(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default().to_owned();
+    let bare = |name: String| {
+        ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned)).unwrap_or(name)
+    };
+    text.match_indices("reprovisiond_").map(|(at, _)| bare(name(&text[at..]))).collect()
+}
+
+/// What is shown is what the page about it lists; alerts and dashboard ask for nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documents_alerts_and_dashboard_know_the_metrics_that_are_there() {
+    let scratch = Scratch::new(Backend::Sqlite).await;
+    let simulator = Simulator::start(calm()).unwrap();
+    simulator.add_fault("429:1".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+    simulator.add_fault("403".parse::<FaultScript>().unwrap().script.remove(0)).unwrap();
+    let watched = Watched::start(&scratch, &simulator, BRISK).await;
+    scratch.request(&simulator, 1).await;
+    watched
+        .daemon
+        .until("a block", async || watched.metric("reprovisiond_tenant_blocked{tenant=\"default\"}").await == 1.0)
+        .await;
+    let text = watched.get("/metrics").await.body;
+    let shown: BTreeSet<String> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).map(str::to_owned).collect();
+    let shipped =
+        |name: &str| std::fs::read_to_string(format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let page = shipped("docs/monitoring.md");
+    let (_, table) = page.split_once("| metric | labels |").unwrap();
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let listed: BTreeSet<String> = rows.flat_map(|row| named(row.split('|').nth(1).unwrap())).collect();
+    assert_eq!(listed, shown);
+    for asks in ["prometheus/reprovisiond.rules.yml", "grafana/reprovisiond.json"] {
+        let unknown: Vec<_> = named(&shipped(asks)).into_iter().filter(|name| !shown.contains(name)).collect();
+        assert_eq!(unknown, [""; 0], "{asks}");
+    }
 }

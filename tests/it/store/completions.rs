@@ -5,7 +5,7 @@ use std::time::Duration;
 use reprovisiond::domain::budget::Budget;
 use reprovisiond::domain::completion::{Completion, CompletionState, Judgement, Watch};
 use reprovisiond::domain::id::RequestId;
-use reprovisiond::domain::lifecycle::{Bucket, CallState, TenantEffect};
+use reprovisiond::domain::lifecycle::{Bucket, CallState, TenantEffect, WaitCode};
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
 use reprovisiond::store::{ClaimedCompletions, CompletionClaim, ResultFilter, Store};
@@ -179,7 +179,7 @@ on_both! {
         let db = Db::new(scratch).await;
         db.follow().await;
         db.accepted(&[1, 2]).await;
-        let wait = TenantEffect::Wait { delay: HOUR, code: "throttled", reason: "429".to_owned() };
+        let wait = TenantEffect::Wait { delay: HOUR, code: WaitCode::Throttled, reason: "429".to_owned() };
         db.store.defer_tenant(&tenant(), &wait).await.unwrap();
         assert!(db.due().await.is_empty());
         db.sql("UPDATE tenants SET wait_until = NULL, wait_code = NULL").await;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use reprovisiond::domain::id::{CallId, RequestId};
-use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
+use reprovisiond::domain::lifecycle::{
+    BlockCode, Bucket, CallState, EntryEffect, Recording, Source, TenantEffect, WaitCode,
+};
 use reprovisiond::store::{Evidence, Recorded, StoreError};
 
 use super::{Backend, Db, HOUR, device, ends, in_doubt, record, requests, requeue, try_again};
@@ -106,7 +108,7 @@ on_both! {
             (RequestId(2), EntryEffect::TryAgain { detail: Some(nul()), delay: HOUR }),
             (RequestId(3), EntryEffect::Unknown { detail: nul() }),
         ];
-        let tenant = TenantEffect::Block { code: "forbidden", reason: nul(), probe_after: HOUR };
+        let tenant = TenantEffect::Block { code: BlockCode::Forbidden, reason: nul(), probe_after: HOUR };
         let recording = Recording { call_id, state: CallState::Answered, entries, tenant, leave_alone: None, surplus: vec![nul(), "x".to_owned()] };
         assert_eq!(db.store.record(&recording, &evidence).await.unwrap(), Recorded::Done);
         let kept = "a\u{fffd}b'\u{1f4a3}";
@@ -131,7 +133,7 @@ on_both! {
             (CallState::NotSent, requeue(None)),
             (CallState::Unknown, in_doubt()),
         ] {
-            let wait = TenantEffect::Wait { delay: HOUR, code: "throttled", reason: "x".to_owned() };
+            let wait = TenantEffect::Wait { delay: HOUR, code: WaitCode::Throttled, reason: "x".to_owned() };
             let second = record(&*db.store, call, state, &[(1, effect.clone()), (2, effect)], wait).await.unwrap();
             assert_eq!(second, Recorded::Superseded, "{state}");
             assert_eq!(db.everything().await, before, "{state}");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reprovisiond::domain::id::RequestId;
-use reprovisiond::domain::lifecycle::{Bucket, CallState, Recording, TenantEffect};
+use reprovisiond::domain::lifecycle::{BlockCode, Bucket, CallState, Recording, TenantEffect, WaitCode};
 use reprovisiond::domain::plan::TenantState;
 use reprovisiond::store::Evidence;
 
@@ -36,12 +36,12 @@ impl Db {
     }
 }
 
-fn wait(delay: Duration, code: &'static str) -> TenantEffect {
+fn wait(delay: Duration, code: WaitCode) -> TenantEffect {
     TenantEffect::Wait { delay, code, reason: format!("seen {code}") }
 }
 
 fn block() -> TenantEffect {
-    TenantEffect::Block { code: "forbidden", reason: "grant it".to_owned(), probe_after: HOUR }
+    TenantEffect::Block { code: BlockCode::Forbidden, reason: "grant it".to_owned(), probe_after: HOUR }
 }
 
 const WAIT: &str = "SELECT wait_code, wait_reason, waits_in_a_row FROM tenants";
@@ -51,18 +51,18 @@ on_both! {
     async fn a_wait_lasts_at_least_its_time_and_a_shorter_one_that_comes_later_never_shortens_it(scratch: Scratch) {
         let db = Db::new(scratch).await;
         let (two_hours, hour) = (db.then(7200).await, db.then(3600).await);
-        db.defer(wait(HOUR, "unreachable")).await;
+        db.defer(wait(HOUR, WaitCode::Unreachable)).await;
         assert!(db.is_ahead("wait_until", 3600, &hour).await);
         assert_eq!(db.sql(WAIT).await, "unreachable|seen unreachable|1");
-        db.defer(wait(HOUR * 2, "throttled")).await;
-        db.defer(wait(Duration::ZERO, "token_refused")).await;
+        db.defer(wait(HOUR * 2, WaitCode::Throttled)).await;
+        db.defer(wait(Duration::ZERO, WaitCode::TokenRefused)).await;
         assert!(db.is_ahead("wait_until", 7200, &two_hours).await);
         assert_eq!(db.tenant().await.1, 3);
     }
 
     async fn an_answer_does_not_end_a_wait_that_still_runs_and_ends_one_that_is_over(scratch: Scratch) {
         let db = Db::new(scratch).await;
-        db.defer(wait(HOUR, "throttled")).await;
+        db.defer(wait(HOUR, WaitCode::Throttled)).await;
         let before = db.sql("SELECT wait_until, wait_code, wait_reason, waits_in_a_row FROM tenants").await;
         db.defer(TenantEffect::Clear).await;
         assert_eq!(db.sql("SELECT wait_until, wait_code, wait_reason, waits_in_a_row FROM tenants").await, before);
@@ -108,9 +108,9 @@ on_both! {
         db.store.register_tenants(&["other".parse().unwrap()]).await.unwrap();
         db.ask(&[1]).await;
         let call = db.claim().await.remove(0).call_id;
-        record(&*db.store, call, CallState::NotCarriedOut, &[(9, requeue(None))], wait(HOUR, "throttled")).await.unwrap_err();
+        record(&*db.store, call, CallState::NotCarriedOut, &[(9, requeue(None))], wait(HOUR, WaitCode::Throttled)).await.unwrap_err();
         assert_eq!(db.tenant().await.1, 0);
-        record(&*db.store, call, CallState::NotCarriedOut, &[(1, requeue(None))], wait(HOUR, "throttled")).await.unwrap();
+        record(&*db.store, call, CallState::NotCarriedOut, &[(1, requeue(None))], wait(HOUR, WaitCode::Throttled)).await.unwrap();
         assert_eq!(db.sql("SELECT name, wait_code FROM tenants ORDER BY name").await, "default|throttled\nother|");
         let second = record(&*db.store, call, CallState::Answered, &[(1, ends(Bucket::Successful))], TenantEffect::Caution).await;
         second.unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reprovisiond::domain::id::{CallId, RequestId};
-use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
+use reprovisiond::domain::lifecycle::{BlockCode, Bucket, CallState, EntryEffect, TenantEffect};
 use reprovisiond::store::{Enqueued, NewRequest, ResultFilter, ResultRow, StoreError, TenantStatus};
 use tokio::sync::Notify;
 
@@ -90,7 +90,7 @@ on_both! {
         let db = Db::new(scratch).await;
         life(&db).await;
         db.ask(&[11, 12, 13]).await;
-        let tenant_effect = TenantEffect::Block { code: "forbidden", reason: "grant it".to_owned(), probe_after: Duration::ZERO };
+        let tenant_effect = TenantEffect::Block { code: BlockCode::Forbidden, reason: "grant it".to_owned(), probe_after: Duration::ZERO };
         db.store.defer_tenant(&tenant(), &tenant_effect).await.unwrap();
         // A probe of one device, whose whole outcome is in doubt; then one that is under way.
         let probe = db.claim().await.remove(0);
