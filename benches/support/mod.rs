@@ -1,0 +1,28 @@
+//! What the benchmarks share: databases of their own, the daemon as a process, the yardsticks, and the table at the end.
+
+#![allow(dead_code, unreachable_pub, reason = "each benchmark is a program of its own and takes what it needs of this")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, clippy::cast_precision_loss)]
+
+pub mod daemon;
+pub mod database;
+pub mod peers;
+pub mod prompt;
+pub mod report;
+
+/// The middle one, or the lower of the two in the middle.
+pub fn median(samples: &[f64]) -> f64 {
+    percentile(samples, 50)
+}
+
+/// The smallest sample that so many in a hundred do not exceed.
+pub fn percentile(samples: &[f64], hundredth: usize) -> f64 {
+    assert!(!samples.is_empty(), "nothing was measured");
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() * hundredth).div_ceil(100).saturating_sub(1)]
+}
+
+/// The arguments after `--`; cargo adds one of its own.
+pub fn arguments<A: clap::Parser>() -> A {
+    A::parse_from(std::env::args().filter(|argument| argument != "--bench"))
+}
