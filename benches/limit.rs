@@ -9,6 +9,14 @@
 //! Five calls a second are no load, so all jobs run beside each other, each with a database and a Graph of its own. What
 //! they took, and the refusals, are counted by the simulated Graph.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a measurement looks at the clock, and ends where it cannot go on"
+)]
+
 mod support;
 
 use std::time::Duration;

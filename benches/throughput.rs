@@ -8,6 +8,14 @@
 //!
 //! Other queues run an empty handler for each job, and write neither results nor evidence.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    reason = "a measurement looks at the clock, and ends where it cannot go on"
+)]
+
 mod support;
 
 use clap::Parser;

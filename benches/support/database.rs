@@ -113,21 +113,22 @@ impl Client {
     }
 
     /// Asks for `n` devices that nobody has heard of, in one statement, as a producer would.
-    pub async fn request(&mut self, n: usize) {
+    pub async fn insert(&mut self, n: usize) {
         let (rows, device) = (self.rows(n), self.random_device());
         self.execute(&format!("INSERT INTO reprovision_requests (managed_device_id) SELECT {device} FROM {rows}"))
             .await;
-        self.analyze().await;
     }
 
-    /// So that no measurement depends on when autovacuum comes by.
-    pub async fn analyze(&mut self) {
-        self.execute(if matches!(self, Self::Postgres(_)) {
-            "VACUUM ANALYZE"
-        } else {
-            "ANALYZE; PRAGMA wal_checkpoint(TRUNCATE)"
-        })
-        .await;
+    /// The same, before a daemon is started.
+    pub async fn request(&mut self, n: usize) {
+        self.insert(n).await;
+        self.tidy().await;
+    }
+
+    /// What the database would do by itself at some time, so that no measurement depends on when.
+    pub async fn tidy(&mut self) {
+        let postgres = matches!(self, Self::Postgres(_));
+        self.execute(if postgres { "VACUUM ANALYZE" } else { "PRAGMA wal_checkpoint(TRUNCATE)" }).await;
     }
 
     /// A table `s (n)` with the numbers 1 to `n`.
@@ -157,16 +158,14 @@ impl Client {
     }
 
     /// From the first intent to the last recorded answer, by the database's clock: what a job took, without the start of
-    /// the process.
-    pub async fn span_of_calls(&mut self) -> f64 {
+    /// the process. `calls` is a condition.
+    pub async fn span_of_calls(&mut self, calls: &str) -> f64 {
         let microseconds = match self {
-            Self::Postgres(_) => {
-                "SELECT (extract(epoch FROM max(finished_at) - min(sent_at)) * 1000000)::bigint FROM graph_calls"
-            }
+            Self::Postgres(_) => "(extract(epoch FROM max(finished_at) - min(sent_at)) * 1000000)::bigint",
             Self::Sqlite(_) => {
-                "SELECT CAST((julianday(max(finished_at)) - julianday(min(sent_at))) * 86400000000.0 AS INTEGER) FROM graph_calls"
+                "CAST((julianday(max(finished_at)) - julianday(min(sent_at))) * 86400000000.0 AS INTEGER)"
             }
         };
-        self.number(microseconds).await as f64 / 1e6
+        self.number(&format!("SELECT {microseconds} FROM graph_calls WHERE {calls}")).await as f64 / 1e6
     }
 }

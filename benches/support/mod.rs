@@ -1,10 +1,10 @@
 //! What the benchmarks share: databases of their own, the daemon as a process, the yardsticks, and the table at the end.
 
 #![allow(dead_code, unreachable_pub, reason = "each benchmark is a program of its own and takes what it needs of this")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods, clippy::cast_precision_loss)]
 
 pub mod daemon;
 pub mod database;
+pub mod history;
 pub mod peers;
 pub mod prompt;
 pub mod report;

@@ -24,6 +24,10 @@ fn quoted(devices: &[ManagedDeviceId]) -> String {
     devices.iter().map(|device| format!("\"{device}\"")).collect::<Vec<_>>().join(",")
 }
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+}
+
 #[async_trait]
 impl Graph for Prompt {
     fn ready(&self) -> bool {
@@ -39,8 +43,7 @@ impl Graph for Prompt {
     }
 
     fn compose(&self, _: CallId, devices: &[ManagedDeviceId]) -> Composed {
-        let digest = Sha256::digest(quoted(devices));
-        Composed { digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(), cloud_pcs: None }
+        Composed { digest: hexadecimal(&Sha256::digest(quoted(devices))), cloud_pcs: None }
     }
 
     async fn reprovision(&self, outgoing: &Outgoing, fence: Fence) -> Reply {
