@@ -2,34 +2,23 @@
 //! too. Beside it the Python script, and on Postgres graphile_worker with a job a device, in turn.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench cpu
-//! tests/with-postgres --durable cargo bench --bench cpu -- --devices 20000 --turns 1
+//! tests/with-postgres --durable cargo bench -- cpu
+//! tests/with-postgres --durable cargo bench -- cpu --devices 20000 --turns 1
 //! ```
 //!
 //! Daemon and script make real HTTP calls to the simulated Graph, which answers at once; its own time is not counted.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
-
 use std::time::Duration;
 
-use clap::Parser;
+use crate::support::daemon::{Daemon, UNTHROTTLED, configure, migrate, simulator, until_all_ended};
+use crate::support::database::{BOTH, Database, Kind};
+use crate::support::peers::{self, Run};
+use crate::support::report::{Goal, Report};
+use clap::Args;
 use reprovisiond::simulator::Throttle;
-use support::arguments;
-use support::daemon::{Daemon, UNTHROTTLED, configure, migrate, simulator, until_all_ended};
-use support::database::{BOTH, Database, Kind};
-use support::peers::{self, Run};
-use support::report::{Goal, Report};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Devices of each measurement
     #[arg(long, default_value_t = 50_000)]
     devices: usize,
@@ -40,9 +29,7 @@ struct Arguments {
 
 const BATCH: usize = 100;
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     peers::build();
     let n = arguments.devices;
     let mut report = Report::new("cpu");

@@ -1,35 +1,25 @@
 //! P7: what a device costs with years of history and a long queue, beside what it costs in a young database.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench history
-//! tests/with-postgres --durable cargo bench --bench history -- --history 10000000 --waiting 1000000   # the goal's size: some 10 GB, an hour
+//! tests/with-postgres --durable cargo bench -- history
+//! tests/with-postgres --durable cargo bench -- history --history 10000000 --waiting 1000000   # the goal's size: some 10 GB, an hour
 //! ```
 //!
 //! The two databases of a kind stand beside each other and are measured in turn, each time with the same number of new
 //! requests that are due, and a Graph that answers at once: what the goal is about is the database.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
-
 use std::path::PathBuf;
 use std::time::Instant;
 
-use clap::Parser;
+use crate::support::daemon::{UNTHROTTLED, configure, migrate, simulator};
+use crate::support::database::{BOTH, Client, Database, Kind};
+use crate::support::prompt;
+use crate::support::report::{Goal, Report};
+use clap::Args;
 use reprovisiond::simulator::{Simulator, Throttle};
-use support::daemon::{UNTHROTTLED, configure, migrate, simulator};
-use support::database::{BOTH, Client, Database, Kind};
-use support::report::{Goal, Report};
-use support::{arguments, prompt};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Requests that have ended, in the old database
     #[arg(long, default_value_t = 1_000_000)]
     history: usize,
@@ -47,9 +37,7 @@ struct Arguments {
 /// History and queue of the young database.
 const YOUNG: usize = 10_000;
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     let mut report = Report::new("history");
     for kind in BOTH {
         let mut young = Aged::new(kind, YOUNG, YOUNG).await;

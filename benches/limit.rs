@@ -2,36 +2,25 @@
 //! how close it comes to 5 calls a second, and whether Graph ever has to refuse one.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench limit
-//! tests/with-postgres --durable cargo bench --bench limit -- --devices 100000     # 200 s
+//! tests/with-postgres --durable cargo bench -- limit
+//! tests/with-postgres --durable cargo bench -- limit --devices 100000     # 200 s
 //! ```
 //!
 //! Five calls a second are no load, so all jobs run beside each other, each with a database and a Graph of its own. What
 //! they took, and the refusals, are counted by the simulated Graph.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::daemon::{Daemon, configure, migrate, simulator, until_all_ended};
+use crate::support::database::{BOTH, Database, Kind};
+use crate::support::peers;
+use crate::support::report::{Goal, Report};
 use chrono::TimeDelta;
-use clap::Parser;
+use clap::Args;
 use reprovisiond::simulator::Throttle;
-use support::arguments;
-use support::daemon::{Daemon, configure, migrate, simulator, until_all_ended};
-use support::database::{BOTH, Database, Kind};
-use support::peers;
-use support::report::{Goal, Report};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Devices of each job; 500 take a second
     #[arg(long, default_value_t = 30_000)]
     devices: usize,
@@ -54,9 +43,7 @@ const JOBS: [Job; 4] = [
     Job { kind: Kind::Sqlite, workers: 1 },
 ];
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     let n = arguments.devices;
     let mut report = Report::new("limit");
     let scripts = BOTH.map(|kind| tokio::spawn(script(kind, n)));

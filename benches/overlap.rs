@@ -1,35 +1,24 @@
 //! P2: with 200 ms a call, no throttle and 16 calls in flight, how close the daemon comes to 16 calls every 200 ms.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench overlap
-//! tests/with-postgres --durable cargo bench --bench overlap -- --rounds 10 --turns 1
+//! tests/with-postgres --durable cargo bench -- overlap
+//! tests/with-postgres --durable cargo bench -- overlap --rounds 10 --turns 1
 //! ```
 //!
 //! What a job takes is counted from its first intent to its last recorded answer. The Python script, which makes one call
 //! after the other, takes a part of the job in the same turn.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
-
 use std::time::Duration;
 
-use clap::Parser;
+use crate::support::daemon::{Daemon, UNTHROTTLED, configure, migrate, simulator, until_all_ended};
+use crate::support::database::{BOTH, Database, Kind};
+use crate::support::peers;
+use crate::support::report::{Goal, Report};
+use clap::Args;
 use reprovisiond::simulator::Throttle;
-use support::arguments;
-use support::daemon::{Daemon, UNTHROTTLED, configure, migrate, simulator, until_all_ended};
-use support::database::{BOTH, Database, Kind};
-use support::peers;
-use support::report::{Goal, Report};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Calls that each of the 16 places makes
     #[arg(long, default_value_t = 40)]
     rounds: usize,
@@ -44,9 +33,7 @@ const LATENCY: Duration = Duration::from_millis(200);
 /// Calls of the script, which has one in flight.
 const SCRIPT_CALLS: usize = 20;
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     let mut report = Report::new("overlap");
     for kind in BOTH {
         for (batch, goal) in [(100, 0.95), (500, 0.9)] {

@@ -1,36 +1,26 @@
 //! P5 and P6: how soon a request is on the wire, and what an idle daemon costs; on Postgres beside graphile_worker.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench service
-//! tests/with-postgres --durable cargo bench --bench service -- --requests 20 --idle 5 --turns 1
+//! tests/with-postgres --durable cargo bench -- service
+//! tests/with-postgres --durable cargo bench -- service --requests 20 --idle 5 --turns 1
 //! ```
 //!
 //! The daemon has its default settings; requests come from this process, one at a time at random moments; the simulated
 //! Graph says when each was on the wire. A peer's job is picked up when its handler begins, in the process that added it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::daemon::{Daemon, configure, migrate, simulator};
+use crate::support::database::{BOTH, Database, Kind};
+use crate::support::report::{Goal, Report};
+use crate::support::{median, peers, percentile};
 use chrono::{DateTime, Utc};
-use clap::Parser;
+use clap::Args;
 use reprovisiond::simulator::{Simulator, Throttle};
 use serde::Deserialize;
-use support::daemon::{Daemon, configure, migrate, simulator};
-use support::database::{BOTH, Database, Kind};
-use support::report::{Goal, Report};
-use support::{arguments, median, peers, percentile};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Requests whose way is timed
     #[arg(long, default_value_t = 200)]
     requests: usize,
@@ -63,9 +53,7 @@ const ROWS: [Row; 4] = [
     ("P6", "memory", "MB", |figures| figures.rss_mb, [15.0, 15.0]),
 ];
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     peers::build();
     let mut report = Report::new("service");
     let (mut ours, mut graphile) = (BOTH.map(|_| Vec::new()), Vec::new());

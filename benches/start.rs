@@ -1,32 +1,21 @@
 //! P8: how soon `run` is ready, how long a large CSV file takes to be queued, and whether memory grows with the queue.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench start
-//! tests/with-postgres --durable cargo bench --bench start -- --rows 100000 --starts 5
+//! tests/with-postgres --durable cargo bench -- start
+//! tests/with-postgres --durable cargo bench -- start --rows 100000 --starts 5
 //! ```
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
-
-mod support;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use crate::support::daemon::{Daemon, UNTHROTTLED, command, configure, memory_mb, migrate, simulator};
+use crate::support::database::{BOTH, Client, Database, Kind};
+use crate::support::report::{Goal, Report};
+use clap::Args;
 use reprovisiond::simulator::Throttle;
-use support::arguments;
-use support::daemon::{Daemon, UNTHROTTLED, command, configure, memory_mb, migrate, simulator};
-use support::database::{BOTH, Client, Database, Kind};
-use support::report::{Goal, Report};
 
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Lines of the CSV file
     #[arg(long, default_value_t = 1_000_000)]
     rows: usize,
@@ -41,9 +30,7 @@ const SHORT: usize = 10_000;
 /// Devices that a daemon takes through before its memory is read.
 const DONE: i64 = 9_000;
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     let mut report = Report::new("start");
     for kind in BOTH {
         let ready = starts(kind, arguments.starts).await;

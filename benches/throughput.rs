@@ -2,31 +2,21 @@
 //! written: intent, evidence, results. Beside it, in turn: the least that could be written, and other queues.
 //!
 //! ```sh
-//! tests/with-postgres --durable cargo bench --bench throughput
-//! tests/with-postgres --durable cargo bench --bench throughput -- --devices 10000 --turns 1
+//! tests/with-postgres --durable cargo bench -- throughput
+//! tests/with-postgres --durable cargo bench -- throughput --devices 10000 --turns 1
 //! ```
 //!
 //! Other queues run an empty handler for each job, and write neither results nor evidence.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    reason = "a measurement looks at the clock, and ends where it cannot go on"
-)]
+use crate::support::daemon::{UNTHROTTLED, configure, migrate, simulator};
+use crate::support::database::{Database, Kind};
+use crate::support::peers::{self, Run};
+use crate::support::prompt;
+use crate::support::report::{Goal, Report};
+use clap::Args;
 
-mod support;
-
-use clap::Parser;
-use support::daemon::{UNTHROTTLED, configure, migrate, simulator};
-use support::database::{Database, Kind};
-use support::peers::{self, Run};
-use support::report::{Goal, Report};
-use support::{arguments, prompt};
-
-#[derive(Parser)]
-struct Arguments {
+#[derive(Args)]
+pub struct Arguments {
     /// Devices, and jobs of each peer
     #[arg(long, default_value_t = 50_000)]
     devices: usize,
@@ -44,9 +34,7 @@ struct Arguments {
 const POSTGRES: [&str; 4] = ["floor", "floor-4", "graphile", "apalis-postgres"];
 const SQLITE: [&str; 2] = ["rusqlite", "apalis-sqlite"];
 
-#[tokio::main]
-async fn main() {
-    let arguments: Arguments = arguments();
+pub async fn run(arguments: Arguments) {
     peers::build();
     let mut report = Report::new("throughput");
     for (kind, names) in [(Kind::Postgres, &POSTGRES[..]), (Kind::Sqlite, &SQLITE[..])] {

@@ -83,7 +83,7 @@ impl Drop for Database {
 
 fn server() -> url::Url {
     let url = std::env::var("TEST_POSTGRES_URL")
-        .expect("TEST_POSTGRES_URL is not set: run this as `tests/with-postgres --durable cargo bench --bench NAME`");
+        .expect("TEST_POSTGRES_URL is not set: run this as `tests/with-postgres --durable cargo bench -- NAME`");
     url::Url::parse(&url).unwrap()
 }
 

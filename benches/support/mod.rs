@@ -1,7 +1,5 @@
 //! What the benchmarks share: databases of their own, the daemon as a process, the yardsticks, and the table at the end.
 
-#![allow(dead_code, unreachable_pub, reason = "each benchmark is a program of its own and takes what it needs of this")]
-
 pub mod daemon;
 pub mod database;
 pub mod history;
@@ -20,9 +18,4 @@ pub fn percentile(samples: &[f64], hundredth: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[(sorted.len() * hundredth).div_ceil(100).saturating_sub(1)]
-}
-
-/// The arguments after `--`; cargo adds one of its own.
-pub fn arguments<A: clap::Parser>() -> A {
-    A::parse_from(std::env::args().filter(|argument| argument != "--bench"))
 }
