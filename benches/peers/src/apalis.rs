@@ -52,7 +52,8 @@ pub async fn postgres(url: &str, n: usize) -> Result<(), Failure> {
     let config = apalis_postgres::Config::default().queue("bench").batch_size(BATCH);
     let mut backend = PostgresStorage::<String>::new(&pool).with_config(config);
     backend.push_all(&mut stream::iter(jobs(n).map(|job| TaskBuilder::new(job).build()))).await?;
-    let left = || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").fetch_one(&pool);
+    let left =
+        || sqlx::query_scalar::<_, i64>("SELECT count(*) FROM apalis.jobs WHERE status <> 'Done'").fetch_one(&pool);
     drain!(backend, n, left())
 }
 

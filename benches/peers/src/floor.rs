@@ -30,9 +30,10 @@ pub async fn run(url: &str, n: usize, loops: usize) -> Result<(), Failure> {
     }
     let watch = Watch::start();
     let batches = n / BATCH;
-    let tasks = connections.into_iter().enumerate().map(|(first, connection)| {
-        tokio::spawn(write(connection, (first..batches).step_by(loops)))
-    });
+    let tasks = connections
+        .into_iter()
+        .enumerate()
+        .map(|(first, connection)| tokio::spawn(write(connection, (first..batches).step_by(loops))));
     for task in tasks.collect::<Vec<_>>() {
         task.await??;
     }
@@ -43,10 +44,17 @@ pub async fn run(url: &str, n: usize, loops: usize) -> Result<(), Failure> {
 async fn write(mut connection: PgConnection, batches: impl Iterator<Item = usize>) -> Result<(), sqlx::Error> {
     for batch in batches {
         let requests: Vec<i64> = (0..BATCH).map(|i| (batch * BATCH + i) as i64).collect();
-        let devices: Vec<String> = requests.iter().map(|request| Uuid::from_u128(*request as u128).to_string()).collect();
+        let devices: Vec<String> =
+            requests.iter().map(|request| Uuid::from_u128(*request as u128).to_string()).collect();
         // As long as the answer that the daemon keeps.
         let body = format!("{{\"successfulDeviceIds\":[\"{}\"]}}", devices.join("\",\""));
-        sqlx::query(WRITE).bind(Uuid::now_v7()).bind(&devices).bind(&requests).bind(body).execute(&mut connection).await?;
+        sqlx::query(WRITE)
+            .bind(Uuid::now_v7())
+            .bind(&devices)
+            .bind(&requests)
+            .bind(body)
+            .execute(&mut connection)
+            .await?;
     }
     Ok(())
 }

@@ -50,22 +50,26 @@ pub fn run(url: &str, n: usize) -> Result<(), Failure> {
         }
     }
     watch.end(n);
-    let results: usize = connection.query_row("SELECT count(*) FROM results", [], |row| row.get(0))?;
-    if results == n { Ok(()) } else { Err(format!("{results} results of {n}").into()) }
+    let results: i64 = connection.query_row("SELECT count(*) FROM results", [], |row| row.get(0))?;
+    if results == n as i64 { Ok(()) } else { Err(format!("{results} results of {n}").into()) }
 }
 
 fn claim(connection: &Connection) -> rusqlite::Result<Option<Batch>> {
-    let mut due = connection
-        .prepare_cached("SELECT request_id, device_id FROM queue WHERE state = 'queued' ORDER BY request_id LIMIT ?1")?;
-    let entries: Vec<(i64, String)> = due.query_map([BATCH], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let mut due = connection.prepare_cached(
+        "SELECT request_id, device_id FROM queue WHERE state = 'queued' ORDER BY request_id LIMIT ?1",
+    )?;
+    let entries: Vec<(i64, String)> =
+        due.query_map([BATCH as i64], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
     if entries.is_empty() {
         return Ok(None);
     }
     let call = Uuid::now_v7().to_string();
     let devices = entries.iter().map(|(_, device)| format!("{device:?}")).collect::<Vec<_>>().join(",");
-    connection
-        .prepare_cached("INSERT INTO calls VALUES (?1, 'default', 'sending', ?2, ?3, NULL, NULL)")?
-        .execute((&call, format!("[{devices}]"), NOW))?;
+    connection.prepare_cached("INSERT INTO calls VALUES (?1, 'default', 'sending', ?2, ?3, NULL, NULL)")?.execute((
+        &call,
+        format!("[{devices}]"),
+        NOW,
+    ))?;
     let mut send = connection.prepare_cached("UPDATE queue SET state = 'sending' WHERE request_id = ?1")?;
     for (request, _) in &entries {
         send.execute([request])?;
