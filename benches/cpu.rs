@@ -31,6 +31,7 @@ const BATCH: usize = 100;
 
 pub async fn run(arguments: Arguments) {
     peers::build();
+    peers::install_python();
     let n = arguments.devices;
     let mut report = Report::new("cpu");
     for kind in BOTH {

@@ -20,7 +20,7 @@ use reprovisiond::simulator::Throttle;
 #[derive(Args)]
 pub struct Arguments {
     /// Calls that each of the 16 places makes
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
     /// How often each is measured, one after the other
     #[arg(long, default_value_t = 3)]
@@ -34,6 +34,7 @@ const LATENCY: Duration = Duration::from_millis(200);
 const SCRIPT_CALLS: usize = 20;
 
 pub async fn run(arguments: Arguments) {
+    peers::install_python();
     let mut report = Report::new("overlap");
     for kind in BOTH {
         for (batch, goal) in [(100, 0.95), (500, 0.9)] {

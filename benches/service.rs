@@ -28,7 +28,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 30)]
     idle: u64,
     /// How often each is measured, one after the other
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 1)]
     turns: usize,
 }
 

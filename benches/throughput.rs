@@ -20,9 +20,12 @@ pub struct Arguments {
     /// Devices, and jobs of each peer
     #[arg(long, default_value_t = 50_000)]
     devices: usize,
-    /// apalis-sqlite slows down with the length of its queue, so it gets its own
+    /// Jobs of huey and of apalis-sqlite, which slows down with the length of its queue
     #[arg(long, default_value_t = 3_000)]
-    apalis_sqlite_jobs: usize,
+    slow_jobs: usize,
+    /// Jobs that apalis fetches at once, and has under way at once
+    #[arg(long, default_value_t = 500)]
+    apalis_batch: usize,
     /// How often each is measured, one after the other
     #[arg(long, default_value_t = 5)]
     turns: usize,
@@ -32,10 +35,11 @@ pub struct Arguments {
 }
 
 const POSTGRES: [&str; 4] = ["floor", "floor-4", "graphile", "apalis-postgres"];
-const SQLITE: [&str; 2] = ["rusqlite", "apalis-sqlite"];
+const SQLITE: [&str; 3] = ["rusqlite", "huey", "apalis-sqlite"];
 
 pub async fn run(arguments: Arguments) {
     peers::build();
+    peers::install_python();
     let mut report = Report::new("throughput");
     for (kind, names) in [(Kind::Postgres, &POSTGRES[..]), (Kind::Sqlite, &SQLITE[..])] {
         let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); names.len()]);
@@ -44,8 +48,7 @@ pub async fn run(arguments: Arguments) {
             print!("{kind}, turn {turn}: ours {:.0}/s", ours[turn - 1]);
             for (name, samples) in names.iter().zip(&mut theirs) {
                 let database = Database::new(kind).await;
-                let n = if *name == "apalis-sqlite" { arguments.apalis_sqlite_jobs } else { arguments.devices };
-                samples.push(peers::run::<Run>(name, &database, &[n.to_string()]).per_second());
+                samples.push(peer(name, &database, &arguments).per_second());
                 print!(", {name} {:.0}/s", samples[turn - 1]);
             }
             println!();
@@ -56,13 +59,23 @@ pub async fn run(arguments: Arguments) {
                 "floor-4" => (Goal::None, "floor, four loops"),
                 "graphile" => (Goal::RatioAtLeast(1.0), "graphile_worker"),
                 "rusqlite" => (Goal::RatioAtLeast(0.5), "rusqlite"),
-                "apalis-sqlite" => (Goal::RatioAtLeast(10.0), "apalis-sqlite"),
+                "huey" | "apalis-sqlite" => (Goal::RatioAtLeast(10.0), *name),
                 other => (Goal::None, other),
             };
             report.ratio("P3", format!("{kind}, no latency"), "devices/s", &ours, (name, samples), goal);
         }
     }
     report.end();
+}
+
+fn peer(name: &str, database: &Database, arguments: &Arguments) -> Run {
+    let (devices, slow, batch) = (arguments.devices, arguments.slow_jobs, arguments.apalis_batch.to_string());
+    match name {
+        "huey" => peers::huey(database, slow),
+        "apalis-sqlite" => peers::run(name, database, &[slow.to_string(), batch]),
+        "apalis-postgres" => peers::run(name, database, &[devices.to_string(), batch]),
+        _ => peers::run(name, database, &[devices.to_string()]),
+    }
 }
 
 async fn measure(kind: Kind, arguments: &Arguments) -> f64 {

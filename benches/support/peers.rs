@@ -58,18 +58,27 @@ pub fn run<T: for<'de> Deserialize<'de>>(name: &str, database: &Database, args: 
     serde_json::from_slice(&succeed(peer.arg(name).arg(&database.url).args(args))).unwrap()
 }
 
-/// The Python that has what the script needs; installed once.
 fn python() -> PathBuf {
-    let venv = target().join("venv");
-    let python = venv.join("bin/python");
-    let ready = Command::new(&python).args(["-c", "import psycopg"]).stderr(Stdio::null()).status();
+    target().join("venv/bin/python")
+}
+
+/// Installs what the script and huey need, the first time.
+pub fn install_python() {
+    let (venv, python) = (target().join("venv"), python());
+    let ready = Command::new(&python).args(["-c", "import psycopg, huey"]).stderr(Stdio::null()).status();
     if !ready.is_ok_and(|status| status.success()) {
-        eprintln!("installing what benches/script.py needs");
+        eprintln!("installing benches/requirements.txt");
         succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv));
         let install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
         succeed(Command::new(&python).args(install).arg(root().join("benches/requirements.txt")));
     }
-    python
+}
+
+/// Runs huey on an empty SQLite database.
+pub fn huey(database: &Database, n: usize) -> Run {
+    let mut huey = Command::new(python());
+    huey.arg(root().join("benches/huey_queue.py")).arg(database.url.trim_start_matches("sqlite:"));
+    serde_json::from_slice(&succeed(huey.arg(n.to_string()))).unwrap()
 }
 
 /// Runs the script on an empty database: `n` devices, `batch` a call.

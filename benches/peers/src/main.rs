@@ -1,4 +1,5 @@
-//! Yardsticks and peers, each a process of its own: `peers NAME URL N`, or `peers graphile-service URL N IDLE_SECONDS`.
+//! Yardsticks and peers, each a process of its own: `peers NAME URL N`, with a batch for apalis, and with the seconds that an
+//! idle worker is watched for `graphile-service`.
 //!
 //! Each makes its own tables in an empty database, takes N jobs through, and prints one line of JSON with how long that
 //! took and what CPU time this process used meanwhile. Inserting the jobs is not measured.
@@ -16,7 +17,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [name, url, n, rest @ ..] = args.as_slice() else {
-        return Err("usage: peers NAME URL N [IDLE_SECONDS]".into());
+        return Err("usage: peers NAME URL N [BATCH or IDLE_SECONDS]".into());
     };
     let n: usize = n.parse()?;
     match (name.as_str(), rest) {
@@ -25,8 +26,8 @@ async fn main() -> Result<(), Failure> {
         ("rusqlite", []) => ideal_sqlite::run(url, n),
         ("graphile", []) => graphile::drain(url, n).await,
         ("graphile-service", [idle]) => graphile::service(url, n, Duration::from_secs(idle.parse()?)).await,
-        ("apalis-postgres", []) => apalis::postgres(url, n).await,
-        ("apalis-sqlite", []) => apalis::sqlite(url, n).await,
+        ("apalis-postgres", [batch]) => apalis::postgres(url, n, batch.parse()?).await,
+        ("apalis-sqlite", [batch]) => apalis::sqlite(url, n, batch.parse()?).await,
         _ => Err(format!("no yardstick {name:?} with {} arguments", args.len()).into()),
     }
 }
