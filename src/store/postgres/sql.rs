@@ -127,12 +127,14 @@ statements! {
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
         WHERE tenant = $1 AND state = 'queued' AND expires_at <= $3 ORDER BY expires_at LIMIT $2";
+    // Each OFFSET 0 keeps an index look-up for each row: as joins, which the planner prefers where it expects one busy row, they
+    // compare every row with every busy one (2.7 s for 4,000 and 4,000; 17 ms so).
     DUE = "
         SELECT q.request_id, q.managed_device_id, q.due_at, q.expires_at, q.attempts, q.max_batch FROM reprovision_queue q
         WHERE q.tenant = $1 AND q.state = 'queued' AND q.ready
-          AND NOT EXISTS (SELECT FROM reprovision_queue b WHERE b.managed_device_id = q.managed_device_id AND b.state <> 'queued')
-          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
-          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text)
+          AND NOT EXISTS (SELECT FROM reprovision_queue b WHERE b.managed_device_id = q.managed_device_id AND b.state <> 'queued' OFFSET 0)
+          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id OFFSET 0)
+          AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text OFFSET 0)
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
     INSERT_INTENT = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,

@@ -72,6 +72,32 @@ async fn postgres_reads_no_history_from_end_to_end() {
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
 }
 
+/// A long queue of which the planner believes that next to nothing is busy, as it does in the middle of a large job.
+const QUEUE: &str = "
+    SET session_replication_role = replica;
+    INSERT INTO reprovision_requests (tenant, managed_device_id)
+    SELECT 'default', '00000000-0000-4000-9000-' || lpad(n::text, 12, '0') FROM generate_series(1, 20000) n;
+    INSERT INTO reprovision_queue (request_id, tenant, managed_device_id, priority, state, ready, due_at)
+    SELECT r.id, 'default', r.managed_device_id, 0, 'queued', true, now() FROM reprovision_requests r
+    WHERE r.managed_device_id LIKE '00000000-0000-4000-9000-%';
+    SET session_replication_role = origin;
+    ANALYZE reprovision_queue";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_compares_what_is_due_with_no_list_of_what_is_busy() {
+    let db = Db::new(Scratch::new(Backend::Postgres).await).await;
+    let mut connection = PgConnection::connect(&db.scratch.url).await.unwrap();
+    connection.execute("INSERT INTO tenants (name) VALUES ('default') ON CONFLICT DO NOTHING").await.unwrap();
+    connection.execute(QUEUE).await.unwrap();
+    connection.execute(AssertSqlSafe(format!("PREPARE due AS {}", sql(&db, "DUE")))).await.unwrap();
+    let plan: Vec<String> =
+        sqlx::query_scalar("EXPLAIN EXECUTE due('default', 4000)").fetch_all(&mut connection).await.unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("Index Scan using reprovision_queue_next"), "{plan}");
+    assert!(plan.contains("Scan using reprovision_queue_busy"), "{plan}");
+    assert!(!plan.contains("Join") && !plan.contains("Nested Loop") && !plan.contains("Materialize"), "{plan}");
+}
+
 /// SQLite plans without looking at the rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_reads_no_history_from_end_to_end() {
