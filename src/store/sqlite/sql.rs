@@ -188,7 +188,7 @@ statements! {
         FROM json_each(?2) u
         JOIN reprovision_queue q ON q.request_id = u.value ->> 0
         JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = ?1";
+        WHERE +q.call_id = ?1";
     // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.
     KEEP_IN_QUEUE = "
         UPDATE reprovision_queue

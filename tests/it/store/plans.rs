@@ -125,3 +125,30 @@ async fn sqlite_reads_no_history_from_end_to_end() {
     }
     assert!(bad.is_empty(), "{}", bad.join("\n\n"));
 }
+
+/// A list that travels as JSON is the outer loop: read again for each row of a table, a call of 500 devices costs 250,000 rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_reads_each_list_once() {
+    let db = Db::new(Scratch::new(Backend::Sqlite).await).await;
+    let mut connection = SqliteConnection::connect(&db.scratch.url).await.unwrap();
+    let kind = DatabaseUrl::parse(&db.scratch.url).unwrap().kind();
+    let (mut lists, mut bad) = (0, Vec::new());
+    for (name, statement) in statements(&kind) {
+        let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+        let plan = plan.fetch_all(&mut connection).await.unwrap();
+        let steps = plan.iter().map(|row| (row.get::<i64, _>("parent"), row.get::<String, _>("detail")));
+        let loops: Vec<_> =
+            steps.filter(|(_, step)| step.starts_with("SCAN ") || step.starts_with("SEARCH ")).collect();
+        for (n, (parent, step)) in loops.iter().enumerate().filter(|(_, (_, step))| step.contains("VIRTUAL TABLE")) {
+            lists += 1;
+            let outer = loops[..n].iter().find(|(other, _)| other == parent);
+            // The list of one call, found by its key.
+            let of_one = outer.is_some_and(|(_, outer)| outer.ends_with("USING PRIMARY KEY (id=?)"));
+            if outer.is_some() && !of_one {
+                bad.push(format!("{name}: {step}, for each row of {outer:?}"));
+            }
+        }
+    }
+    assert!(lists > 20, "{lists}");
+    assert_eq!(bad, [""; 0]);
+}
