@@ -32,16 +32,28 @@ pub struct Arguments {
     /// Calls in flight at once
     #[arg(long, default_value_t = 4)]
     in_flight: usize,
+    /// Without the yardsticks: for a profiler
+    #[arg(long)]
+    alone: bool,
+    /// One of the databases only
+    #[arg(long)]
+    database: Option<Kind>,
 }
 
 const POSTGRES: [&str; 4] = ["floor", "floor-4", "graphile", "apalis-postgres"];
 const SQLITE: [&str; 3] = ["rusqlite", "huey", "apalis-sqlite"];
 
 pub async fn run(arguments: Arguments) {
-    peers::build();
-    peers::install_python();
+    if !arguments.alone {
+        peers::build();
+        peers::install_python();
+    }
     let mut report = Report::new("throughput");
     for (kind, names) in [(Kind::Postgres, &POSTGRES[..]), (Kind::Sqlite, &SQLITE[..])] {
+        if arguments.database.is_some_and(|only| only != kind) {
+            continue;
+        }
+        let names = if arguments.alone { &[] } else { names };
         let (mut ours, mut theirs) = (Vec::new(), vec![Vec::new(); names.len()]);
         for turn in 1..=arguments.turns {
             ours.push(measure(kind, &arguments).await);
@@ -52,6 +64,9 @@ pub async fn run(arguments: Arguments) {
                 print!(", {name} {:.0}/s", samples[turn - 1]);
             }
             println!();
+        }
+        if arguments.alone {
+            report.value("P3", format!("{kind}, no latency"), "devices/s", &ours, Goal::None);
         }
         for (name, samples) in names.iter().zip(&theirs) {
             let (goal, name) = match *name {

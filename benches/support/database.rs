@@ -5,7 +5,7 @@ use std::fmt;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     Postgres,
     Sqlite,
@@ -64,7 +64,12 @@ impl Database {
                 sqlx::raw_sql("PRAGMA busy_timeout = 60000").execute(&mut connection).await.unwrap();
                 Client::Sqlite(connection)
             }
-            Kind::Postgres => Client::Postgres(PgConnection::connect(&self.url).await.unwrap()),
+            Kind::Postgres => {
+                let mut connection = PgConnection::connect(&self.url).await.unwrap();
+                // What is asked meanwhile must cost nothing, though the planner has last seen the tables empty.
+                sqlx::raw_sql("SET enable_seqscan = off").execute(&mut connection).await.unwrap();
+                Client::Postgres(connection)
+            }
         }
     }
 }

@@ -175,6 +175,7 @@ statements! {
         SELECT r.id, $1, r.tenant, r.managed_device_id, u.attempt, u.bucket, 'answer', false, u.detail, r.requested_by, r.reason, now()
         FROM unnest($2::bigint[], $3::text[], $4::integer[], $5::text[], $6::text[]) AS u (request_id, device, attempt, bucket, detail)
         JOIN reprovision_requests r ON r.id = u.request_id AND r.managed_device_id = u.device";
+    // OFFSET 0 keeps the look-up of each entry: as a join it begins with the call's entries, and reads the list again for each.
     RECORD_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -183,7 +184,7 @@ statements! {
                r.requested_by, r.reason, now()
         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::integer[])
              AS u (request_id, bucket, source, final, detail, charge)
-        JOIN reprovision_queue q ON q.request_id = u.request_id
+        CROSS JOIN LATERAL (SELECT * FROM reprovision_queue b WHERE b.request_id = u.request_id OFFSET 0) q
         JOIN reprovision_requests r ON r.id = q.request_id
         WHERE q.call_id = $1";
     // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.

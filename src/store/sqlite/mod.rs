@@ -58,6 +58,10 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What undoes a statement is a file otherwise, made and deleted for nearly each of ours.
+            .pragma("temp_store", "memory")
+            // KiB. Devices are random, so a call touches as many pages of an index as it has devices.
+            .pragma("cache_size", "-16000")
             // Whoever waits for the writer waits for the write lock after it.
             .busy_timeout(patience / 3);
         let writer = pool(1, patience).connect_with(options.clone()).await?;
