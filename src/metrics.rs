@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::clock::BootInstant;
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub database: HistogramVec,
     /// Those that failed.
     pub database_errors: IntCounterVec,
+    /// Share of a tenant's rate that is used.
+    pub rate: GaugeVec,
     /// Looks at the queue.
     pub looks: IntCounterVec,
     waits: CounterVec,
@@ -139,6 +142,7 @@ impl Metrics {
             wake_up: made.histogram("reprovisiond_wakeup_latency_seconds", TENANT, WAKE_UP, "Time from a request's becoming due to its claim, by the database's clock; waits of its tenant included."),
             database: made.histogram("reprovisiond_database_operation_duration_seconds", OPERATION, DATABASE, "Time of a question of the work loop, or of whoever looks on (ops), to the database."),
             database_errors: made.counter("reprovisiond_database_errors_total", OPERATION, "Questions to the database that failed."),
+            rate: made.put(GaugeVec::new(Opts::new("reprovisiond_tenant_rate_ratio", "Share of limits.calls_per_period that is used, as this process last saw it: less than 1 after Graph has refused calls for their rate."), TENANT)),
             looks: made.counter("reprovisiond_work_loop_looks_total", NONE, "Looks at the queue that were begun."),
             waits: made.seconds("reprovisiond_wait_seconds_total", CODE, "Time that has passed while this process left a tenant alone; code throttled is Graph's Retry-After."),
             blocks: made.seconds("reprovisiond_blocked_seconds_total", CODE, "Time that has passed between a refusal that blocks a tenant and the next probe by this process."),
@@ -171,6 +175,7 @@ impl Metrics {
         self.calls_in_flight.with_label_values(&[tenant]);
         self.attempts.with_label_values(&[tenant]);
         self.waits.with_label_values(&[tenant, "throttled"]);
+        self.rate.with_label_values(&[tenant]).set(1.0);
         self.state().tenants.insert(tenant.to_owned(), TenantState::default());
     }
 

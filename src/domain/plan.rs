@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::action::Action;
 use super::id::{ManagedDeviceId, RequestId};
-use super::rate::Rate;
+use super::rate::{Pace, Rate};
 
 /// A queue entry as the claim sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +35,12 @@ pub struct TenantState {
     pub blocked_until: Option<DateTime<Utc>>,
     /// Throttled or unreachable until then.
     pub wait_until: Option<DateTime<Utc>>,
-    /// The rate budget: no call before.
+    /// The rate budget: when the next call is due.
     pub next_call_at: Option<DateTime<Utc>>,
+    /// How much of the rate is used.
+    pub pace: Pace,
+    /// When Graph last refused a call for the rate.
+    pub throttled_at: Option<DateTime<Utc>>,
     /// A call's outcome was in doubt and none has been answered since.
     pub cautious: bool,
     /// Calls in `sending`, of all workers.
@@ -91,18 +95,29 @@ pub fn attention(facts: &Facts, bounds: &Bounds) -> Attention {
     let due = |at: Option<DateTime<Utc>>| at.is_some_and(|at| at <= now);
     let waiting = facts.ready || due(facts.next_due);
     let tenant = &facts.tenant;
-    let paced = bounds.rate.allowance(tenant.next_call_at, now);
+    let paced = bounds.paced(tenant, now).1.allowance(tenant.next_call_at, now);
     let call = waiting
         && bounds.free_slots > 0
         && paced.calls > 0
         && !matches!(allowance(tenant, now, bounds), Allowance::None);
-    let pace = (paced.calls == 0).then_some(paced.next);
+    let pace = (paced.calls == 0).then(|| Rate::opens(paced.next));
     let gates = if waiting { [tenant.wait_until, tenant.blocked_until, pace] } else { [None; 3] };
     let next = [facts.next_due, facts.next_expiry].into_iter().chain(gates).flatten().filter(|at| *at > now).min();
     Attention {
         call,
         expire: due(facts.next_expiry),
         look_again_in: next.map(|at| (at - now).to_std().unwrap_or_default()),
+    }
+}
+
+/// Due entries that a plan can use now, at most: what more is read would be read for nothing.
+pub fn wanted(facts: &Facts, bounds: &Bounds) -> usize {
+    let (_, rate) = bounds.paced(&facts.tenant, facts.now);
+    let calls = rate.allowance(facts.tenant.next_call_at, facts.now).calls.min(bounds.free_slots);
+    match allowance(&facts.tenant, facts.now, bounds) {
+        Allowance::None => 0,
+        Allowance::Probe => calls.min(1) * PROBE_DEVICES,
+        Allowance::Calls => calls.saturating_mul(bounds.largest()),
     }
 }
 
@@ -129,6 +144,12 @@ impl Bounds {
         let graph = self.action.max_devices().map_or(usize::MAX, |most| most.min(self.rate.calls.max(1) as usize));
         self.max_devices.min(graph)
     }
+
+    /// What the tenant's refusals have taught, and the rate that holds for it now.
+    fn paced(&self, tenant: &TenantState, now: DateTime<Utc>) -> (Pace, Rate) {
+        let pace = tenant.pace.learn(tenant.throttled_at, self.rate);
+        (pace, pace.of(self.rate, now))
+    }
 }
 
 /// What is to happen.
@@ -140,8 +161,17 @@ pub struct Plan {
     pub expired: Vec<Entry>,
     /// Time until a lingering call goes even if it is not full, or the rate budget lets another go.
     pub look_again_in: Option<Duration>,
-    /// The rate budget once these calls have gone: no other before.
-    pub next_call_at: Option<DateTime<Utc>>,
+    /// The rate budget once these calls have gone.
+    pub budget: Option<RateBudget>,
+}
+
+/// What is kept of a tenant's rate budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateBudget {
+    /// When the next call is due.
+    pub next_call_at: DateTime<Utc>,
+    /// How much of the rate is used.
+    pub pace: Pace,
 }
 
 /// Devices in a probe: the least that can be in doubt.
@@ -158,7 +188,8 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds, apart: &dyn Fn(ManagedDeviceId)
         Allowance::Probe => (bounds.free_slots.min(1), PROBE_DEVICES),
         Allowance::Calls => (bounds.free_slots, bounds.largest()),
     };
-    let paced = bounds.rate.allowance(snapshot.tenant.next_call_at, now);
+    let (pace, rate) = bounds.paced(&snapshot.tenant, now);
+    let paced = rate.allowance(snapshot.tenant.next_call_at, now);
     let mut soonest = |time: Duration| {
         plan.look_again_in = Some(plan.look_again_in.map_or(time, |other: Duration| other.min(time)));
     };
@@ -168,7 +199,7 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds, apart: &dyn Fn(ManagedDeviceId)
             break;
         }
         if requests >= paced.calls {
-            soonest((bounds.rate.after(paced, requests) - now).to_std().unwrap_or_default());
+            soonest((Rate::opens(rate.after(paced, requests)) - now).to_std().unwrap_or_default());
             break;
         }
         // An entry with a cap has waited already; a probe never grows.
@@ -182,7 +213,7 @@ pub fn plan(snapshot: Snapshot, bounds: &Bounds, apart: &dyn Fn(ManagedDeviceId)
             planned.push(call);
         }
     }
-    plan.next_call_at = (!planned.is_empty()).then(|| bounds.rate.after(paced, requests));
+    plan.budget = (!planned.is_empty()).then(|| RateBudget { next_call_at: rate.after(paced, requests), pace });
     plan.calls = planned;
     plan
 }
@@ -287,13 +318,14 @@ mod tests {
         let bounds = Bounds { max_devices: 2, rate: Rate { calls: 10, period: Duration::from_secs(10) }, ..bounds() };
         let mut snap = snapshot(entries);
         let first = planned(snap.clone(), &bounds);
-        let next = at(1) + chrono::TimeDelta::milliseconds(10);
-        assert_eq!((ids(&first.calls), first.next_call_at), (vec![vec![0, 1]], Some(next)));
-        assert_eq!(first.look_again_in, Some(Duration::from_millis(1010)));
-        snap.tenant.next_call_at = first.next_call_at;
+        let budget = RateBudget { next_call_at: at(1) + chrono::TimeDelta::microseconds(7_500), pace: Pace::default() };
+        assert_eq!((ids(&first.calls), first.budget), (vec![vec![0, 1]], Some(budget)));
+        let opens = Some(Duration::from_micros(957_500));
+        assert_eq!(first.look_again_in, opens);
+        snap.tenant.next_call_at = Some(budget.next_call_at);
         let none = planned(snap, &bounds);
-        assert_eq!((none.calls.len(), none.next_call_at), (0, None), "and nothing is charged for nothing");
-        assert_eq!(none.look_again_in, Some(Duration::from_millis(1010)));
+        assert_eq!((none.calls.len(), none.budget), (0, None), "and nothing is charged for nothing");
+        assert_eq!(none.look_again_in, opens);
     }
 
     #[test]
@@ -303,11 +335,11 @@ mod tests {
             let rate = Rate { calls, period: Duration::from_secs(20) };
             let bounds = Bounds { rate, free_slots, action: Action::CloudPcReprovision, ..bounds() };
             let plan = planned(snapshot(entries.clone()), &bounds);
-            (plan.calls.iter().map(Vec::len).collect::<Vec<_>>(), plan.next_call_at)
+            (plan.calls.iter().map(Vec::len).collect::<Vec<_>>(), plan.budget.map(|budget| budget.next_call_at))
         };
         let next = |milliseconds| Some(at(0) + chrono::TimeDelta::milliseconds(milliseconds));
-        assert_eq!(sizes(100, 4), (vec![20], next(20 * 202)));
-        assert_eq!(sizes(5, 4), (vec![5], next(20_200)));
+        assert_eq!(sizes(100, 4), (vec![20], next(4030)));
+        assert_eq!(sizes(5, 4), (vec![5], next(20_150)));
         assert_eq!(sizes(20_000_000, 4).0, [20, 20, 10]);
     }
 

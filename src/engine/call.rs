@@ -1,11 +1,11 @@
-//! One call: the last check, the POST, what it means, commit 2.
+//! One call: the last check, the POST, what it means.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tracing::{Level, debug, error, info, warn};
+use tracing::{Level, error, info, warn};
 
 use super::{Tenant, intervals, lease::Lease, millis};
 use crate::chance::Chance;
@@ -16,14 +16,10 @@ use crate::domain::lifecycle::{CallState, EntryEffect, Recording, TenantEffect};
 use crate::domain::retry::{Ended, RetryPolicy, Sent, verdict};
 use crate::failpoint;
 use crate::graph::{Fence, Outgoing};
-use crate::store::{Intent, Recorded, Store};
-
-/// An answer is in the process only until it is recorded: once the database is back it is not left there for long.
-const LONGEST_KEPT: Duration = Duration::from_secs(5);
+use crate::store::{Answer, Intent};
 
 /// A call whose intent is committed.
 pub(super) struct Call {
-    pub(super) store: Arc<dyn Store>,
     pub(super) tenant: Arc<Tenant>,
     pub(super) lease: Arc<Lease>,
     pub(super) retry: Retry,
@@ -41,9 +37,28 @@ pub(super) struct Call {
     pub(super) waits_in_a_row: u32,
 }
 
+/// What came of a call: the only evidence there is, kept until the database has it.
+pub(super) struct Answered {
+    pub(super) recording: Recording,
+    pub(super) evidence: Evidence,
+    /// How often the database has not taken it.
+    pub(super) failures: u32,
+    /// Whether that has been logged.
+    pub(super) told: bool,
+    /// When it is to be given to the database again.
+    pub(super) again_at: BootInstant,
+}
+
+impl Answered {
+    /// As the store takes it.
+    pub(super) fn given(&self) -> Answer<'_> {
+        Answer { recording: &self.recording, evidence: &self.evidence }
+    }
+}
+
 impl Call {
-    /// Makes the call and records what came of it, however long the database takes.
-    pub(super) async fn run(self) {
+    /// Makes the call.
+    pub(super) async fn run(self) -> Answered {
         let devices: Vec<_> = self.intent.entries.iter().map(|entry| entry.device).collect();
         let outgoing =
             Outgoing { call: self.intent.call_id, devices: devices.clone(), cloud_pcs: self.intent.cloud_pcs.clone() };
@@ -75,7 +90,7 @@ impl Call {
         self.tenant.hold(&recording.wait());
         self.count(&recording);
         self.log(&recording, &reply.evidence);
-        self.record(&recording, &reply.evidence).await;
+        Answered { recording, evidence: reply.evidence, failures: 0, told: false, again_at: self.clock.now() }
     }
 
     /// The last question before the bytes leave. Graph cannot turn away a late sender, so this must.
@@ -105,61 +120,6 @@ impl Call {
     fn now(&self) -> DateTime<Utc> {
         let gone = TimeDelta::from_std(self.clock.now().since(self.committed_at)).unwrap_or_default();
         self.database_now.checked_add_signed(gone).unwrap_or(self.database_now)
-    }
-
-    /// Commit 2. The answer is the only evidence there is: it is kept until the database has it.
-    async fn record(&self, recording: &Recording, evidence: &Evidence) {
-        let mut failures = 0_u32;
-        loop {
-            failpoint::reach("before-record");
-            let asked_at = self.clock.now();
-            let recorded = self.store.record(recording, evidence).await;
-            self.tenant.metrics.asked("record", self.clock.now().since(asked_at), &recorded);
-            failpoint::reach("after-record");
-            match recorded {
-                Ok(Recorded::Done) => break,
-                Ok(Recorded::TooLateFor(devices)) => {
-                    error!(
-                        call_id = %self.intent.call_id,
-                        tenant = %self.tenant.name,
-                        devices,
-                        "the answer came after its call was given up and these devices' doubt was settled: it is kept on the call, and with their results whether it agrees"
-                    );
-                    break;
-                }
-                // After a failure this may be our own COMMIT, whose answer was lost.
-                Ok(Recorded::Superseded) if failures > 0 => {
-                    info!(call_id = %self.intent.call_id, "the call was completed already");
-                    break;
-                }
-                Ok(Recorded::Superseded) => {
-                    error!(
-                        call_id = %self.intent.call_id,
-                        tenant = %self.tenant.name,
-                        "the call was completed already by another worker; its answer is in this log only"
-                    );
-                    break;
-                }
-                Err(problem) => {
-                    failures = failures.saturating_add(1);
-                    let delay = self.delay(failures).min(LONGEST_KEPT);
-                    if failures == 1 {
-                        error!(
-                            call_id = %self.intent.call_id,
-                            tenant = %self.tenant.name,
-                            error = problem.to_string(),
-                            "the answer of a call could not be recorded yet; it is kept and tried again until it is"
-                        );
-                    } else {
-                        debug!(call_id = %self.intent.call_id, error = problem.to_string(), "the answer of a call still could not be recorded");
-                    }
-                    tokio::time::sleep(delay).await;
-                }
-            }
-        }
-        if failures > 0 {
-            info!(call_id = %self.intent.call_id, failures, "the answer is recorded");
-        }
     }
 
     fn count(&self, recording: &Recording) {

@@ -1,8 +1,8 @@
 //! The work loop: gather, plan, commit the intent, call, commit the answer. Knows the traits of the store and of Graph,
 //! not what is behind them.
 //!
-//! One task looks at the queue and is the only one that claims; each call is a task of its own; one task keeps the lease;
-//! one listens for wake-ups; and where `completion.track` is on, one for each tenant follows what was accepted. The end of any of them is noticed.
+//! One task looks at the queue and is the only one that claims and records; each call is a task of its own; one task keeps the
+//! lease; one listens for wake-ups; and where `completion.track` is on, one for each tenant follows what was accepted. The end of any of them is noticed.
 
 mod call;
 mod completion;
@@ -15,33 +15,31 @@ mod pulse;
 mod reconcile;
 mod tasks;
 mod tenant;
+mod turn;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{info, warn};
 
 use crate::chance::{Chance, Random};
 use crate::clock::{BootClock, BootInstant, Clock};
 use crate::config::{Batch, Completion, Config, Limits, Reconcile, Retry, Worker};
 use crate::domain::action::Action;
-use crate::domain::id::{CallId, TenantName, WorkerId};
-use crate::domain::plan::{Bounds, Entry, Facts, Snapshot, attention, plan};
-use crate::domain::retry::RetryPolicy;
+use crate::domain::id::{TenantName, WorkerId};
+use crate::domain::plan::{Bounds, Facts};
 use crate::failpoint;
-use crate::graph::{Composed, Graph};
+use crate::graph::Graph;
 use crate::metrics::Metrics;
-use crate::store::{Claim, Claimed, Decision, Intent, Store, StoreError};
+use crate::store::{Store, StoreError};
 use lease::Lease;
 use live::{Exchange, Live, Waiting};
 pub use pulse::{Pulse, Untold};
-use tasks::{Done, Tasks};
+use tasks::Tasks;
 use tenant::Tenant;
 
 /// What the engine is told.
@@ -259,9 +257,9 @@ impl Engine {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => {}
-                    Some(finished) = tasks.set.join_next_with_id() => {
+                    Some(finished) = tasks.set.join_next() => {
                         tasks.finish(finished)?;
-                        while let Some(finished) = tasks.set.try_join_next_with_id() {
+                        while let Some(finished) = tasks.set.try_join_next() {
                             tasks.finish(finished)?;
                         }
                     }
@@ -291,15 +289,20 @@ impl Engine {
         if !tasks.calls.is_empty() {
             info!(calls = tasks.calls.len(), "stopping: waiting for calls in flight");
         }
-        while !tasks.calls.is_empty() {
+        let mut health = DatabaseHealth::default();
+        loop {
             self.beat();
+            let recorded = self.record_alone(tasks, &mut health, true);
+            let Ok(recorded) = tokio::time::timeout_at(deadline, recorded).await else { break };
+            if tasks.calls.is_empty() {
+                break;
+            }
+            let again = recorded.unwrap_or_else(|_| self.delay(1));
             tokio::select! {
                 biased;
-                finished = tasks.set.join_next_with_id() => match finished {
-                    Some(finished) => tasks.finish(finished)?,
-                    None => break,
-                },
+                Some(finished) = tasks.set.join_next() => tasks.finish(finished)?,
                 () = tokio::time::sleep_until(deadline) => break,
+                () = tokio::time::sleep(again), if !tasks.answered.is_empty() => {}
                 () = self.time_to_beat() => {}
             }
         }
@@ -335,90 +338,6 @@ impl Engine {
         self.tenants.iter().map(|tenant| tenant.name.clone()).collect()
     }
 
-    /// One look at the queue: claims what may go and starts its calls. Returns when to look again if nothing happens.
-    async fn pass(&self, tasks: &mut Tasks, health: &mut DatabaseHealth, stop: &CancellationToken) -> Duration {
-        self.metrics.looks();
-        failpoint::reach("before-pass");
-        let settings = self.settings.get();
-        match self.try_pass(tasks, health, stop).await {
-            Ok(look_again_in) => {
-                if health.failures > 0 {
-                    info!(database = settings.database, failures = health.failures, "the database is back");
-                }
-                health.failures = 0;
-                self.metrics.looked(None);
-                look_again_in.min(settings.worker.poll_interval)
-            }
-            Err(problem) => {
-                if health.failures == 0 {
-                    error!(
-                        database = settings.database,
-                        error = problem.to_string(),
-                        "the queue cannot be read or claimed from; trying again until it can"
-                    );
-                } else {
-                    debug!(error = problem.to_string(), "the queue still cannot be read");
-                }
-                health.failures = health.failures.saturating_add(1);
-                self.metrics.looked(Some(problem.to_string()));
-                self.delay(health.failures).min(settings.worker.poll_interval)
-            }
-        }
-    }
-
-    async fn try_pass(
-        &self,
-        tasks: &mut Tasks,
-        health: &mut DatabaseHealth,
-        stop: &CancellationToken,
-    ) -> Result<Duration, StoreError> {
-        self.beat();
-        if health.unsure {
-            let under_way: Vec<CallId> = tasks.calls.values().map(|(call, _)| *call).collect();
-            let released = self.store.release_unsent(self.worker, &under_way).await?;
-            health.unsure = false;
-            self.beat();
-            if released > 0 {
-                warn!(
-                    calls = released,
-                    "the answer to a commit had been lost: calls that were never made are queued again"
-                );
-            }
-        }
-        let mut look_again_in = Duration::MAX;
-        let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
-        let asked_at = self.surroundings.clock.now();
-        let facts = self.store.facts(&self.names()).await;
-        self.asked("facts", asked_at, &facts);
-        let facts = facts?;
-        self.surroundings.pulse.looked(&facts);
-        for (name, facts) in facts {
-            if stop.is_cancelled() {
-                break;
-            }
-            let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) else { continue };
-            let bounds = self.bounds(tenant, tasks);
-            let wants = attention(&facts, &bounds);
-            soonest(wants.look_again_in);
-            let token = tenant.graph.ready();
-            tenant.note_token();
-            if wants.call && !token {
-                self.prepare(tenant, &facts, tasks);
-            }
-            if wants.expire || (wants.call && token) {
-                let bounds = if token { bounds } else { Bounds { free_slots: 0, ..bounds } };
-                self.beat();
-                let intended_at = self.surroundings.clock.now();
-                let claimed = self.claim(tenant, &bounds, health).await?;
-                soonest(claimed.decision.look_again_in);
-                // There may be more of them than one claim ends.
-                soonest((!claimed.decision.expired.is_empty()).then_some(Duration::ZERO));
-                self.start_calls(tenant, claimed, intended_at, tasks);
-            }
-        }
-        Ok(look_again_in)
-    }
-
     fn delay(&self, n: u32) -> Duration {
         intervals::delay(&self.settings.get().retry, n, &*self.surroundings.chance)
     }
@@ -427,7 +346,7 @@ impl Engine {
         // Each tenant has slots of its own: one whose calls hang takes none of another's.
         let settings = self.settings.get();
         let limits = tenant.limits();
-        let free = settings.worker.max_calls_in_flight.saturating_sub(tasks.calls_of(&tenant.name));
+        let free = settings.worker.max_calls_in_flight.saturating_sub(tasks.taken(&tenant.name));
         Bounds {
             // Whoever is believed dead makes no intent that it would only have to drop.
             free_slots: if self.lease.holds() { free } else { 0 },
@@ -439,92 +358,8 @@ impl Engine {
         }
     }
 
-    async fn claim(
-        &self,
-        tenant: &Tenant,
-        bounds: &Bounds,
-        health: &mut DatabaseHealth,
-    ) -> Result<Claimed, StoreError> {
-        let decide = |snapshot: Snapshot| {
-            let plan = plan(snapshot, bounds, &|device| !tenant.graph.has_target(device));
-            let intent = |entries: Vec<Entry>| {
-                let devices: Vec<_> = entries.iter().map(|entry| entry.device).collect();
-                let call_id = CallId::fresh();
-                let Composed { digest, cloud_pcs } = tenant.graph.compose(call_id, &devices);
-                Intent { call_id, entries, digest, cloud_pcs }
-            };
-            Decision {
-                intents: plan.calls.into_iter().map(intent).collect(),
-                expired: plan.expired,
-                next_call_at: plan.next_call_at,
-                look_again_in: plan.look_again_in,
-            }
-        };
-        let claim = Claim {
-            tenant: &tenant.name,
-            worker: self.worker,
-            action: tenant.action,
-            fetch: bounds.free_slots * bounds.max_devices,
-        };
-        failpoint::reach("before-intent");
-        let asked_at = self.surroundings.clock.now();
-        let claimed = self.store.claim(&claim, &decide).await;
-        health.unsure |= claimed.is_err();
-        self.asked("claim", asked_at, &claimed);
-        let claimed = claimed?;
-        self.note_claim(tenant, &claimed);
-        if !claimed.decision.expired.is_empty() {
-            info!(tenant = %tenant.name, requests = claimed.decision.expired.len(), "requests expired before they could be sent");
-        }
-        Ok(claimed)
-    }
-
     fn asked<T>(&self, operation: &str, asked_at: BootInstant, answer: &Result<T, StoreError>) {
         self.metrics.asked(operation, self.surroundings.clock.now().since(asked_at), answer);
-    }
-
-    fn note_claim(&self, tenant: &Tenant, claimed: &Claimed) {
-        let name = tenant.name.as_str();
-        let wake_up = self.metrics.wake_up.with_label_values(&[name]);
-        // A later attempt was due when the one before it was.
-        for entry in claimed.decision.intents.iter().flat_map(|i| &i.entries).filter(|entry| entry.attempts == 0) {
-            wake_up.observe((claimed.now - entry.due_at).to_std().unwrap_or_default().as_secs_f64());
-        }
-        let expired = self.metrics.devices.with_label_values(&[name, "expired"]);
-        expired.inc_by(claimed.decision.expired.len() as u64);
-    }
-
-    fn start_calls(&self, tenant: &Arc<Tenant>, claimed: Claimed, intended_at: BootInstant, tasks: &mut Tasks) {
-        let settings = self.settings.get();
-        let policy = RetryPolicy {
-            max_attempts: settings.retry.max_attempts,
-            retry_failed: settings.retry.failed,
-            blocked_probe_interval: settings.retry.blocked_probe_interval,
-        };
-        for intent in claimed.decision.intents {
-            let call_id = intent.call_id;
-            let call = call::Call {
-                store: Arc::clone(&self.store),
-                tenant: Arc::clone(tenant),
-                lease: Arc::clone(&self.lease),
-                retry: settings.retry.clone(),
-                policy: policy.clone(),
-                send_within: settings.worker.send_within,
-                intent,
-                intended_at,
-                committed_at: self.surroundings.clock.now(),
-                clock: Arc::clone(&self.surroundings.clock),
-                chance: Arc::clone(&self.surroundings.chance),
-                database_now: claimed.now,
-                waits_in_a_row: claimed.waits_in_a_row,
-            };
-            let task: Pin<Box<dyn Future<Output = Done> + Send>> = Box::pin(async move {
-                call.run().await;
-                Done::Call
-            });
-            let handle = tasks.set.spawn(task);
-            tasks.calls.insert(handle.id(), (call_id, tenant.name.clone()));
-        }
     }
 
     /// Gets what a call needs beside the loop, so that one tenant's Entra ID, or Graph, holds up no other tenant.

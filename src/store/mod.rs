@@ -11,6 +11,7 @@ mod postgres;
 mod rows;
 mod settled;
 mod sqlite;
+mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::domain::completion::{CompletionState, Judgement, Watch};
 use crate::domain::id::{CallId, CloudPcId, ManagedDeviceId, RequestId, TenantName, WorkerId};
 use crate::domain::lifecycle::{Bucket, Recording, Source, TenantEffect};
 use crate::domain::operator::Order;
-use crate::domain::plan::{Entry, Facts, Snapshot};
+use crate::domain::plan::{Entry, Facts, RateBudget, Snapshot};
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 /// The queue, the evidence and the results.
@@ -79,12 +80,19 @@ pub trait Store: Send + Sync {
     /// What there is to do, tenant by tenant. Read only.
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError>;
 
-    /// Commit 1: under the tenant's lock, shows `decide` a snapshot and commits what it decides: the intents of the calls to
-    /// make, and the entries that end unsent. `fetch` bounds the snapshot.
-    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError>;
-
-    /// Commit 2: the evidence, what becomes of each device, and of the tenant.
-    async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError>;
+    /// A turn of the pipeline, as one transaction. First commit 2 of calls that have been answered, all of one tenant: the
+    /// evidence, what becomes of each device, and of the tenant. Then, for that tenant, commit 1 of the next calls: under its
+    /// lock, shows `decide` a snapshot and commits what it decides, the intents of the calls to make and the entries that end
+    /// unsent.
+    ///
+    /// # Errors
+    /// Of any part of it: nothing of the turn was committed then, unless the connection broke during COMMIT itself. What one answer is
+    /// refused for, `Conflict` or `Refused`, must not hold up the others: they may be given again one by one.
+    async fn turn(
+        &self,
+        answers: &[Answer<'_>],
+        claim: Option<(&Claim<'_>, &Decide<'_>)>,
+    ) -> Result<Turned, StoreError>;
 
     /// Makes a tenant wait although no call was made: its token could not be had.
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError>;
@@ -226,7 +234,7 @@ pub struct AbandonedCall {
 }
 
 /// Whose entries are claimed, by whom and for what.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Claim<'a> {
     /// The tenant.
     pub tenant: &'a TenantName,
@@ -234,8 +242,10 @@ pub struct Claim<'a> {
     pub worker: WorkerId,
     /// What will be called, for `graph_calls.action`.
     pub action: Action,
-    /// Due entries in the snapshot, at most.
-    pub fetch: usize,
+    /// Due entries in the snapshot, at most: asked while the tenant's lock is held.
+    pub fetch: &'a (dyn Fn(&Facts) -> usize + Send + Sync),
+    /// Whether to wait for a tenant that another worker is claiming. If not, nothing is claimed then.
+    pub waits: bool,
 }
 
 /// Decides on a snapshot; pure, and called while the tenant's lock is held.
@@ -249,7 +259,7 @@ pub struct Decision {
     /// Entries that end as `expired`.
     pub expired: Vec<Entry>,
     /// The rate budget once these calls have gone.
-    pub next_call_at: Option<DateTime<Utc>>,
+    pub budget: Option<RateBudget>,
     /// Time until more may go, if nothing else happens.
     pub look_again_in: Option<Duration>,
 }
@@ -268,15 +278,31 @@ pub struct Intent {
     pub cloud_pcs: Option<Vec<Option<CloudPcId>>>,
 }
 
+/// A call's answer, to be recorded.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// What it means.
+    pub recording: &'a Recording,
+    /// What was seen.
+    pub evidence: &'a Evidence,
+}
+
+/// What a turn has written.
+#[derive(Debug)]
+pub struct Turned {
+    /// How commit 2 went, answer by answer.
+    pub recorded: Vec<Recorded>,
+    /// What commit 1 has written, if one was asked for and the tenant was to be had.
+    pub claimed: Option<Claimed>,
+}
+
 /// What commit 1 has written.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// The database's now.
-    pub now: DateTime<Utc>,
+    /// The tenant as the decision saw it.
+    pub facts: Facts,
     /// What was decided and is committed.
     pub decision: Decision,
-    /// Calls of the tenant in a row that did not get through.
-    pub waits_in_a_row: u32,
 }
 
 /// How commit 2 went.

@@ -3,27 +3,17 @@
 use std::time::Duration;
 
 use crate::domain::action::Action;
-use crate::domain::id::{ManagedDeviceId, RequestId, TenantName, WorkerId};
-use crate::domain::lifecycle::{Bucket, EntryEffect, EntryState, Recording, Source};
+use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
+use crate::domain::lifecycle::{Bucket, EntryState, Recording, Source};
 use crate::domain::plan::Entry;
 
-use super::{Enqueued, Recorded, StoreError, TenantStatus};
-
-/// The effects of one recording as columns, ready for `UNNEST` or `json_each`.
-#[derive(Debug, Default)]
-pub(super) struct Effects {
-    /// Rows for `device_results`.
-    pub(super) results: ResultColumns,
-    /// Entries that leave the queue.
-    pub(super) finals: Vec<i64>,
-    /// Entries that stay in it.
-    pub(super) kept: QueueColumns,
-}
+use super::{Enqueued, StoreError, TenantStatus};
 
 /// Columns of new `device_results` rows.
 #[derive(Debug, Default)]
 pub(super) struct ResultColumns {
     pub(super) request_id: Vec<i64>,
+    pub(super) call_id: Vec<CallId>,
     pub(super) bucket: Vec<&'static str>,
     pub(super) source: Vec<&'static str>,
     pub(super) is_final: Vec<bool>,
@@ -36,105 +26,70 @@ pub(super) struct ResultColumns {
 #[derive(Debug, Default)]
 pub(super) struct QueueColumns {
     pub(super) request_id: Vec<i64>,
+    pub(super) call_id: Vec<CallId>,
     pub(super) state: Vec<&'static str>,
     /// Milliseconds until it is due again; `None` leaves `due_at` as it is.
     pub(super) delay_ms: Vec<Option<i64>>,
-    pub(super) wait_reason: Vec<Option<String>>,
+    pub(super) wait_reason: Vec<String>,
     pub(super) charge: Vec<i32>,
     pub(super) max_batch: Vec<Option<i32>>,
 }
 
-impl Effects {
-    /// The effects on the entries that `open` lets through.
-    pub(super) fn of(entries: &[(RequestId, EntryEffect)], open: &[i64]) -> Self {
-        let mut effects = Self::default();
-        for (request, effect) in entries.iter().filter(|(request, _)| open.contains(&request.0)) {
-            effects.add(request.0, effect);
-        }
-        effects
-    }
-
-    fn add(&mut self, request: i64, effect: &EntryEffect) {
-        match effect {
-            EntryEffect::Final { bucket, source, detail } => {
-                let charge = i32::from(matches!(source, Source::Answer | Source::ReadBack));
-                self.result(request, *bucket, *source, true, detail.as_deref(), charge);
-                self.finals.push(request);
-            }
-            EntryEffect::TryAgain { detail, delay } => {
-                self.result(request, Bucket::Failed, Source::Answer, false, detail.as_deref(), 1);
-                self.keep(request, EntryState::Queued, Some(*delay), Some("retry_failed"), 1, None);
-            }
-            EntryEffect::Requeue { reason, max_batch } => {
-                let cap = max_batch.map(|cap| i32::try_from(cap).unwrap_or(i32::MAX));
-                self.keep(request, EntryState::Queued, None, Some(reason), 0, cap);
-            }
-            EntryEffect::Unknown { detail } => {
-                self.result(request, Bucket::Unknown, Source::Answer, false, Some(detail), 1);
-                self.keep(request, EntryState::Unknown, None, Some(detail), 1, None);
-            }
-        }
-    }
-
-    fn result(
+impl ResultColumns {
+    pub(super) fn push(
         &mut self,
         request: i64,
-        bucket: Bucket,
-        source: Source,
+        call: CallId,
+        (bucket, source): (Bucket, Source),
         is_final: bool,
         detail: Option<&str>,
         charge: i32,
     ) {
-        let rows = &mut self.results;
-        rows.request_id.push(request);
-        rows.bucket.push(bucket.as_str());
-        rows.source.push(source.as_str());
-        rows.is_final.push(is_final);
-        rows.detail.push(detail.map(storable));
-        rows.charge.push(charge);
+        self.request_id.push(request);
+        self.call_id.push(call);
+        self.bucket.push(bucket.as_str());
+        self.source.push(source.as_str());
+        self.is_final.push(is_final);
+        self.detail.push(detail.map(storable));
+        self.charge.push(charge);
     }
 
-    fn keep(
-        &mut self,
-        request: i64,
-        state: EntryState,
-        delay: Option<Duration>,
-        wait_reason: Option<&str>,
-        charge: i32,
-        max_batch: Option<i32>,
-    ) {
-        let rows = &mut self.kept;
-        rows.request_id.push(request);
-        rows.state.push(state.as_str());
-        rows.delay_ms.push(delay.map(millis));
-        rows.wait_reason.push(wait_reason.map(storable));
-        rows.charge.push(charge);
-        rows.max_batch.push(max_batch);
-    }
-}
-
-impl ResultColumns {
     /// As JSON rows, for `json_each`.
     pub(super) fn json(&self) -> String {
         let row = |n: usize| {
-            (self.request_id[n], self.bucket[n], self.source[n], self.is_final[n], &self.detail[n], self.charge[n])
+            let (request, call) = (self.request_id[n], self.call_id[n]);
+            (request, self.bucket[n], self.source[n], self.is_final[n], &self.detail[n], self.charge[n], call)
         };
         json((0..self.request_id.len()).map(row))
     }
 }
 
 impl QueueColumns {
+    #[expect(clippy::too_many_arguments, reason = "a column each")]
+    pub(super) fn push(
+        &mut self,
+        request: i64,
+        call: CallId,
+        state: EntryState,
+        delay: Option<Duration>,
+        wait_reason: &str,
+        charge: i32,
+        max_batch: Option<i32>,
+    ) {
+        self.request_id.push(request);
+        self.call_id.push(call);
+        self.state.push(state.as_str());
+        self.delay_ms.push(delay.map(millis));
+        self.wait_reason.push(storable(wait_reason));
+        self.charge.push(charge);
+        self.max_batch.push(max_batch);
+    }
+
     /// As JSON rows, for `json_each`.
     pub(super) fn json(&self) -> String {
         let row = |n: usize| {
-            (
-                self.request_id[n],
-                self.state[n],
-                self.delay_ms[n],
-                &self.wait_reason[n],
-                self.charge[n],
-                self.max_batch[n],
-            )
+            let (request, call, delay) = (self.request_id[n], self.call_id[n], self.delay_ms[n]);
+            (request, self.state[n], delay, &self.wait_reason[n], self.charge[n], self.max_batch[n], call)
         };
         json((0..self.request_id.len()).map(row))
     }
@@ -229,9 +184,9 @@ pub(super) fn device_ids(entries: &[Entry]) -> Vec<String> {
     entries.iter().map(|entry| entry.device.to_string()).collect()
 }
 
-/// The surplus ids of a recording, or nothing where there are none.
-pub(super) fn surplus(recording: &Recording) -> Option<Vec<String>> {
-    (!recording.surplus.is_empty()).then(|| recording.surplus.iter().map(|item| storable(item)).collect())
+/// The surplus ids of a recording as a JSON array, or nothing where there are none.
+pub(super) fn surplus(recording: &Recording) -> Option<String> {
+    (!recording.surplus.is_empty()).then(|| json(recording.surplus.iter().map(|item| storable(item))))
 }
 
 /// A tenant's name from the database.
@@ -255,21 +210,6 @@ pub(super) fn no_worker(worker: WorkerId) -> StoreError {
     StoreError::Conflict(format!(
         "table workers has no row {worker}, which this process registered at its start: restart it"
     ))
-}
-
-/// A recording says of every entry of its call what becomes of it: one left out would be in `sending` for ever.
-pub(super) fn expect_entries(recording: &Recording, devices: i32) -> Result<(), StoreError> {
-    expect_rows("record: entries of the call", recording.entries.len(), u64::from(count(devices.into())))
-}
-
-/// The requests a recording is about.
-pub(super) fn requests_of(recording: &Recording) -> Vec<i64> {
-    recording.entries.iter().map(|(request, _)| request.0).collect()
-}
-
-/// How a recording went, of whose entries so many were not open any more.
-pub(super) fn recorded(late_for: usize) -> Recorded {
-    if late_for == 0 { Recorded::Done } else { Recorded::TooLateFor(late_for) }
 }
 
 /// Requests in one INSERT: large enough that a statement's own cost does not count, small enough that what is bound for
@@ -318,6 +258,17 @@ macro_rules! worker_identity {
 }
 pub(super) use worker_identity;
 
+macro_rules! completed {
+    ($row:expr, $id:ty) => {
+        crate::store::turn::Completed {
+            call: crate::domain::id::CallId($row.try_get::<$id, _>("id")?.into()),
+            tenant: $row.try_get("tenant")?,
+            devices: $row.try_get("device_count")?,
+        }
+    };
+}
+pub(super) use completed;
+
 macro_rules! abandoned_call {
     ($row:expr, $id:ty) => {
         crate::store::AbandonedCall {
@@ -339,6 +290,11 @@ macro_rules! facts {
                 blocked_until: $row.try_get("probe_at")?,
                 wait_until: $row.try_get("wait_until")?,
                 next_call_at: $row.try_get("next_call_at")?,
+                pace: crate::domain::rate::Pace {
+                    thousandths: crate::store::rows::count($row.try_get("pace")?),
+                    since: $row.try_get("paced_at")?,
+                },
+                throttled_at: $row.try_get("throttled_at")?,
                 cautious: $row.try_get("cautious")?,
                 calls_in_flight: crate::store::rows::count($row.try_get("calls_in_flight")?),
                 open_doubts: crate::store::rows::count($row.try_get("open_doubts")?),

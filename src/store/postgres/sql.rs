@@ -43,7 +43,8 @@ statements! {
         WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) AND probe_at > now() ORDER BY name FOR NO KEY UPDATE)";
     DEFER_TENANT = "
         UPDATE tenants SET wait_until = greatest(wait_until, now() + $2 * interval '1 millisecond'), wait_code = $3,
-               wait_reason = $4, waits_in_a_row = waits_in_a_row + 1
+               wait_reason = $4, waits_in_a_row = waits_in_a_row + 1,
+               throttled_at = CASE WHEN $3 = 'throttled' THEN now() ELSE throttled_at END
         WHERE name = $1";
     BLOCK_TENANT = "
         UPDATE tenants SET blocked_at = coalesce(blocked_at, now()), block_code = $3, block_reason = $4,
@@ -106,7 +107,7 @@ statements! {
 
     // Not now(), which is when the transaction began: a claim may have waited long for its lock since.
     FACTS = "
-        SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.next_call_at, t.cautious, t.waits_in_a_row,
+        SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.next_call_at, t.pace, t.paced_at, t.throttled_at, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
                (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
                 JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
@@ -119,6 +120,7 @@ statements! {
 
     // Differs because SQLite has one writer anyway: the row lock makes claims of one tenant follow each other.
     LOCK_TENANT = "SELECT name FROM tenants WHERE name = $1 FOR NO KEY UPDATE";
+    TRY_LOCK_TENANT = "SELECT name FROM tenants WHERE name = $1 FOR NO KEY UPDATE SKIP LOCKED";
     PROMOTE_DUE = "
         UPDATE reprovision_queue SET ready = true, wait_reason = NULL
         WHERE request_id IN (SELECT request_id FROM reprovision_queue
@@ -141,9 +143,10 @@ statements! {
                                  cloud_pc_ids, sent_at)
         VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, $8, statement_timestamp())";
     START_SENDING = "
-        UPDATE reprovision_queue SET state = 'sending', call_id = $2, wait_reason = NULL
-        WHERE request_id = ANY($1) AND state = 'queued'";
-    CHARGE_RATE = "UPDATE tenants SET next_call_at = $2 WHERE name = $1";
+        UPDATE reprovision_queue q SET state = 'sending', call_id = u.call_id, wait_reason = NULL
+        FROM unnest($1::bigint[], $2::uuid[]) AS u (request_id, call_id)
+        WHERE q.request_id = u.request_id AND q.state = 'queued'";
+    CHARGE_RATE = "UPDATE tenants SET next_call_at = $2, pace = $3, paced_at = $4 WHERE name = $1";
     EXPIRE_RESULTS = "
         INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -153,11 +156,14 @@ statements! {
         WHERE q.request_id = ANY($1) AND q.state = 'queued'";
     LEAVE_QUEUE = "DELETE FROM reprovision_queue WHERE request_id = ANY($1)";
 
-    COMPLETE_CALL = "
-        UPDATE graph_calls SET state = $2, finished_at = now(), http_status = $3, graph_request_id = $4, graph_date = $5,
-               error_code = $6, error_message = $7, response_body = $8, surplus_ids = $9
-        WHERE id = $1 AND state = $10 AND (state = 'sending' OR error_code = 'abandoned')
-        RETURNING tenant, device_count";
+    COMPLETE_CALLS = "
+        UPDATE graph_calls c SET state = u.state, finished_at = now(), http_status = u.http_status, graph_request_id = u.graph_request_id,
+               graph_date = u.graph_date, error_code = u.error_code, error_message = u.error_message, response_body = u.response_body,
+               surplus_ids = CASE WHEN u.surplus IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(u.surplus::json)) END
+        FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[], $9::text[])
+             AS u (id, state, http_status, graph_request_id, graph_date, error_code, error_message, response_body, surplus)
+        WHERE c.id = u.id AND c.state = $10 AND (c.state = 'sending' OR c.error_code = 'abandoned')
+        RETURNING c.id, c.tenant, c.device_count";
     // Locked in one order, so that a late answer and a settlement of the same doubts follow each other.
     OPEN_ENTRIES = "
         SELECT request_id FROM reprovision_queue WHERE call_id = $1 AND state IN ('unknown', 'held')
@@ -182,11 +188,11 @@ statements! {
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id,
                q.attempts + CASE WHEN q.state = 'sending' THEN u.charge ELSE 0 END, u.bucket, u.source, u.final, u.detail,
                r.requested_by, r.reason, now()
-        FROM unnest($2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::integer[])
-             AS u (request_id, bucket, source, final, detail, charge)
+        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::integer[])
+             AS u (call_id, request_id, bucket, source, final, detail, charge)
         CROSS JOIN LATERAL (SELECT * FROM reprovision_queue b WHERE b.request_id = u.request_id OFFSET 0) q
         JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = $1";
+        WHERE q.call_id = u.call_id";
     // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.
     KEEP_IN_QUEUE = "
         UPDATE reprovision_queue q
@@ -196,9 +202,9 @@ statements! {
             wait_reason = u.wait_reason,
             attempts = q.attempts + u.charge - CASE WHEN q.state = 'sending' THEN 0 ELSE 1 END,
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, q.max_batch) END
-        FROM unnest($2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::integer[])
-             AS u (request_id, state, delay_ms, wait_reason, charge, max_batch)
-        WHERE q.request_id = u.request_id AND q.call_id = $1";
+        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::integer[])
+             AS u (call_id, request_id, state, delay_ms, wait_reason, charge, max_batch)
+        WHERE q.request_id = u.request_id AND q.call_id = u.call_id";
 
     // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "

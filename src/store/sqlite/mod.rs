@@ -7,32 +7,30 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{Connection as _, Row, Sqlite, SqliteConnection, Transaction};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Connection as _, Row, Sqlite, Transaction};
 use tokio::sync::Notify;
 use uuid::fmt::Hyphenated;
 
-use super::late::{self, LateResults, SettledBefore};
-use super::rows::{self, Effects};
+use super::rows;
 use super::settled::Settlements;
 use super::{
-    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
-    DeviceHistory, Enqueued, Evidence, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
-    StoreError, WorkerIdentity,
+    AbandonedCall, Activity, Answer, CallRow, Claim, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
+    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, ResultFilter, ResultRow, Status, Store, StoreError, Turned,
+    WorkerIdentity,
 };
 use crate::domain::completion::{Judgement, Watch};
 use crate::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
-use crate::domain::lifecycle::{CallState, Recording, TenantEffect};
+use crate::domain::lifecycle::TenantEffect;
 use crate::domain::operator::Order;
-use crate::domain::plan::{Entry, Facts, Snapshot};
+use crate::domain::plan::Facts;
 use crate::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 
 mod completions;
 mod examine;
 mod operator;
 pub(super) mod sql;
+mod turn;
 mod watch;
 
 static MIGRATOR: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -224,108 +222,17 @@ impl Store for SqliteStore {
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
     }
 
-    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
-        let mut tx = self.begin().await?;
-        let tenant = claim.tenant.as_str();
-        sqlx::query(sql::PROMOTE_DUE).bind(tenant).bind(SWEEP).execute(&mut *tx).await?;
-        let row = sqlx::query(sql::FACTS)
-            .bind(names_json(std::slice::from_ref(claim.tenant)))
-            .fetch_optional(&mut *tx)
-            .await?;
-        let row = row.ok_or_else(|| rows::no_tenant(claim.tenant))?;
-        let facts: Facts = rows::facts!(row);
-        let fetch = i64::try_from(claim.fetch).unwrap_or(i64::MAX);
-        let due = entries(&sqlx::query(sql::DUE).bind(tenant).bind(fetch).fetch_all(&mut *tx).await?)?;
-        let overdue =
-            sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(instant(facts.now)).fetch_all(&mut *tx).await?;
-        let overdue = entries(&overdue)?;
-        let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant, entries: rows::merged(due, overdue) });
-
-        for intent in &decision.intents {
-            let requests = rows::json(intent.entries.iter().map(|entry| entry.request_id));
-            sqlx::query(sql::INSERT_INTENT)
-                .bind(text(intent.call_id.0))
-                .bind(tenant)
-                .bind(claim.action.as_str())
-                .bind(text(claim.worker.0))
-                .bind(rows::json(intent.entries.iter().map(|entry| entry.device)))
-                .bind(&requests)
-                .bind(&intent.digest)
-                .bind(intent.cloud_pcs.as_ref().map(|ids| rows::json(ids.iter())))
-                .execute(&mut *tx)
-                .await?;
-            let moved =
-                sqlx::query(sql::START_SENDING).bind(&requests).bind(text(intent.call_id.0)).execute(&mut *tx).await?;
-            rows::expect_rows("claim: queued to sending", intent.entries.len(), moved.rows_affected())?;
-        }
-        if let Some(next) = decision.next_call_at {
-            sqlx::query(sql::CHARGE_RATE).bind(tenant).bind(instant_or_later(next)).execute(&mut *tx).await?;
-        }
-        if !decision.expired.is_empty() {
-            let requests = rows::json(decision.expired.iter().map(|entry| entry.request_id));
-            let ended = sqlx::query(sql::EXPIRE_RESULTS).bind(&requests).execute(&mut *tx).await?;
-            rows::expect_rows("claim: results of expired requests", decision.expired.len(), ended.rows_affected())?;
-            let left = sqlx::query(sql::LEAVE_QUEUE).bind(&requests).execute(&mut *tx).await?;
-            rows::expect_rows("claim: expired requests leave the queue", decision.expired.len(), left.rows_affected())?;
-        }
-        tx.commit().await?;
-        Ok(Claimed { now: facts.now, decision, waits_in_a_row: facts.waits_in_a_row })
-    }
-
-    async fn record(&self, recording: &Recording, evidence: &Evidence) -> Result<Recorded, StoreError> {
-        let call = text(recording.call_id.0);
-        let mut tx = self.begin().await?;
-        // On time, or else after the call was given up: then only what is still in doubt is this answer's to settle.
-        let mut late = false;
-        let (tenant, devices) = match complete(&mut tx, recording, evidence, CallState::Sending).await? {
-            Some(completed) => completed,
-            None => match complete(&mut tx, recording, evidence, CallState::Unknown).await? {
-                Some(completed) => {
-                    late = true;
-                    completed
-                }
-                None => return Ok(Recorded::Superseded),
-            },
-        };
-        rows::expect_entries(recording, devices)?;
-        // Before any entry's lock, as in every verb.
-        tenant_effect(&mut tx, &tenant, &recording.tenant).await?;
-        tenant_effect(&mut tx, &tenant, &recording.wait()).await?;
-        let open: Vec<i64> = if late {
-            sqlx::query_scalar(sql::OPEN_ENTRIES).bind(call).fetch_all(&mut *tx).await?
-        } else {
-            rows::requests_of(recording)
-        };
-        if late {
-            keep_late(&mut tx, recording, &open).await?;
-        }
-        // What settles nothing is kept on the call; its entries have been in doubt since it was given up.
-        let effects = if late && recording.state == CallState::Unknown {
-            Effects::default()
-        } else {
-            Effects::of(&recording.entries, &open)
-        };
-        let results = effects.results;
-        if !results.request_id.is_empty() {
-            let written = sqlx::query(sql::RECORD_RESULTS).bind(call).bind(results.json()).execute(&mut *tx).await?;
-            rows::expect_rows("record: results", results.request_id.len(), written.rows_affected())?;
-        }
-        if !effects.finals.is_empty() {
-            let left = sqlx::query(sql::LEAVE_QUEUE).bind(rows::json(effects.finals.iter())).execute(&mut *tx).await?;
-            rows::expect_rows("record: finished requests leave the queue", effects.finals.len(), left.rows_affected())?;
-        }
-        let kept = effects.kept;
-        if !kept.request_id.is_empty() {
-            let changed = sqlx::query(sql::KEEP_IN_QUEUE).bind(call).bind(kept.json()).execute(&mut *tx).await?;
-            rows::expect_rows("record: entries that stay", kept.request_id.len(), changed.rows_affected())?;
-        }
-        tx.commit().await?;
-        Ok(rows::recorded(recording.entries.len().saturating_sub(open.len())))
+    async fn turn(
+        &self,
+        answers: &[Answer<'_>],
+        claim: Option<(&Claim<'_>, &Decide<'_>)>,
+    ) -> Result<Turned, StoreError> {
+        turn::take(self.begin().await?, answers, claim).await
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
-        tenant_effect(&mut tx, tenant.as_str(), effect).await?;
+        turn::tenant_effect(&mut tx, tenant.as_str(), effect).await?;
         Ok(tx.commit().await?)
     }
 
@@ -505,67 +412,11 @@ fn instant_or_later(at: DateTime<Utc>) -> String {
     instant(at.checked_add_signed(TimeDelta::nanoseconds(999_999)).unwrap_or(at))
 }
 
+/// Of what no other time is compared with as text: rounded to milliseconds, each call would lose a part of one.
+fn precise(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
 fn names_json(names: &[TenantName]) -> String {
     rows::json(names.iter())
-}
-
-fn entries(found: &[SqliteRow]) -> Result<Vec<Entry>, StoreError> {
-    found.iter().map(|row| Ok(rows::entry!(row))).collect()
-}
-
-async fn tenant_effect(tx: &mut SqliteConnection, tenant: &str, effect: &TenantEffect) -> Result<(), StoreError> {
-    let query = match effect {
-        TenantEffect::None => return Ok(()),
-        TenantEffect::Clear => sqlx::query(sql::CLEAR_TENANT).bind(tenant),
-        TenantEffect::Caution => sqlx::query(sql::CAUTION_TENANT).bind(tenant),
-        TenantEffect::Wait { delay, code, reason } => sqlx::query(sql::DEFER_TENANT)
-            .bind(tenant)
-            .bind(rows::millis(*delay))
-            .bind(code.as_str())
-            .bind(rows::storable(reason)),
-        TenantEffect::Block { code, reason, probe_after } => sqlx::query(sql::BLOCK_TENANT)
-            .bind(tenant)
-            .bind(rows::millis(*probe_after))
-            .bind(code.as_str())
-            .bind(rows::storable(reason)),
-    };
-    query.execute(tx).await?;
-    Ok(())
-}
-
-/// Completes a call that is in state `from`; gives its tenant and number of devices, or `None` if it is not.
-async fn complete(
-    tx: &mut SqliteConnection,
-    recording: &Recording,
-    evidence: &Evidence,
-    from: CallState,
-) -> Result<Option<(String, i32)>, StoreError> {
-    let completed = sqlx::query_as(sql::COMPLETE_CALL)
-        .bind(text(recording.call_id.0))
-        .bind(recording.state.as_str())
-        .bind(evidence.http_status.map(i32::from))
-        .bind(evidence.graph_request_id.as_deref().map(rows::storable))
-        .bind(evidence.graph_date.map(instant))
-        .bind(evidence.error_code.as_deref().map(rows::storable))
-        .bind(evidence.error_message.as_deref().map(rows::storable))
-        .bind(evidence.response_body.as_deref().map(rows::storable))
-        .bind(rows::surplus(recording).map(|items| rows::json(items.iter())))
-        .bind(from.as_str())
-        .fetch_optional(tx)
-        .await?;
-    Ok(completed)
-}
-
-/// Keeps what a late answer says of requests whose doubt was settled before it came: of all but the `open` ones.
-async fn keep_late(tx: &mut SqliteConnection, recording: &Recording, open: &[i64]) -> Result<(), StoreError> {
-    let call = text(recording.call_id.0);
-    let found = sqlx::query(sql::SETTLED_BEFORE).bind(call).bind(rows::json(open.iter())).fetch_all(&mut *tx).await?;
-    let settled =
-        found.iter().map(|row| Ok(late::settled_before!(row))).collect::<Result<Vec<SettledBefore>, StoreError>>()?;
-    let rows = LateResults::of(&recording.entries, settled);
-    if rows.request_id.is_empty() {
-        return Ok(());
-    }
-    let written = sqlx::query(sql::LATE_RESULTS).bind(call).bind(rows.json()).execute(tx).await?;
-    rows::expect_rows("record: what came late", rows.request_id.len(), written.rows_affected())
 }

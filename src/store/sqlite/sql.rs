@@ -49,7 +49,8 @@ statements! {
         WHERE name IN (SELECT value FROM json_each(?1)) AND probe_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
     DEFER_TENANT = "
         UPDATE tenants SET wait_until = max(coalesce(wait_until, ''), strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds')), wait_code = ?3,
-               wait_reason = ?4, waits_in_a_row = waits_in_a_row + 1
+               wait_reason = ?4, waits_in_a_row = waits_in_a_row + 1,
+               throttled_at = CASE WHEN ?3 = 'throttled' THEN strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ELSE throttled_at END
         WHERE name = ?1";
     BLOCK_TENANT = "
         UPDATE tenants SET blocked_at = coalesce(blocked_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')), block_code = ?3, block_reason = ?4,
@@ -112,7 +113,7 @@ statements! {
 
     FACTS = "
         SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
-               t.next_call_at, t.cautious, t.waits_in_a_row,
+               t.next_call_at, t.pace, t.paced_at, t.throttled_at, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
                (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
                 JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
@@ -145,9 +146,10 @@ statements! {
                                  cloud_pc_ids, sent_at)
         VALUES (?1, ?2, ?3, ?4, 'sending', json_array_length(?5), ?5, ?6, ?7, ?8, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
     START_SENDING = "
-        UPDATE reprovision_queue SET state = 'sending', call_id = ?2, wait_reason = NULL
-        WHERE request_id IN (SELECT value FROM json_each(?1)) AND state = 'queued'";
-    CHARGE_RATE = "UPDATE tenants SET next_call_at = ?2 WHERE name = ?1";
+        UPDATE reprovision_queue SET state = 'sending', call_id = u.call_id, wait_reason = NULL
+        FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS call_id FROM json_each(?1)) AS u
+        WHERE reprovision_queue.request_id = u.request_id AND reprovision_queue.state = 'queued'";
+    CHARGE_RATE = "UPDATE tenants SET next_call_at = ?2, pace = ?3, paced_at = ?4 WHERE name = ?1";
     EXPIRE_RESULTS = "
         INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
@@ -158,11 +160,15 @@ statements! {
         WHERE q.state = 'queued'";
     LEAVE_QUEUE = "DELETE FROM reprovision_queue WHERE request_id IN (SELECT value FROM json_each(?1))";
 
-    COMPLETE_CALL = "
-        UPDATE graph_calls SET state = ?2, finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), http_status = ?3, graph_request_id = ?4,
-               graph_date = ?5, error_code = ?6, error_message = ?7, response_body = ?8, surplus_ids = ?9
-        WHERE id = ?1 AND state = ?10 AND (state = 'sending' OR error_code = 'abandoned')
-        RETURNING tenant, device_count";
+    COMPLETE_CALLS = "
+        UPDATE graph_calls SET state = u.state, finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), http_status = u.http_status,
+               graph_request_id = u.graph_request_id, graph_date = u.graph_date, error_code = u.error_code,
+               error_message = u.error_message, response_body = u.response_body, surplus_ids = u.surplus
+        FROM (SELECT value ->> 0 AS id, value ->> 1 AS state, value ->> 2 AS http_status, value ->> 3 AS graph_request_id,
+                     value ->> 4 AS graph_date, value ->> 5 AS error_code, value ->> 6 AS error_message,
+                     value ->> 7 AS response_body, value ->> 8 AS surplus FROM json_each(?1)) AS u
+        WHERE graph_calls.id = u.id AND graph_calls.state = ?2 AND (graph_calls.state = 'sending' OR graph_calls.error_code = 'abandoned')
+        RETURNING id, tenant, device_count";
     OPEN_ENTRIES = "
         SELECT request_id FROM reprovision_queue WHERE call_id = ?1 AND state IN ('unknown', 'held') ORDER BY request_id";
     // The settlement that this answer comes after: the last word on each request about this call. A bare column is that of
@@ -185,10 +191,10 @@ statements! {
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id,
                q.attempts + CASE WHEN q.state = 'sending' THEN u.value ->> 5 ELSE 0 END, u.value ->> 1, u.value ->> 2, u.value ->> 3,
                u.value ->> 4, r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        FROM json_each(?2) u
+        FROM json_each(?1) u
         JOIN reprovision_queue q ON q.request_id = u.value ->> 0
         JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE +q.call_id = ?1";
+        WHERE +q.call_id = u.value ->> 6";
     // What is in doubt was charged when it was given up; an answer that it was not carried out takes that back.
     KEEP_IN_QUEUE = "
         UPDATE reprovision_queue
@@ -200,8 +206,8 @@ statements! {
             attempts = reprovision_queue.attempts + u.charge - CASE WHEN reprovision_queue.state = 'sending' THEN 0 ELSE 1 END,
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, reprovision_queue.max_batch) END
         FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS state, value ->> 2 AS delay_ms, value ->> 3 AS wait_reason,
-                     value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
-        WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = ?1";
+                     value ->> 4 AS charge, value ->> 5 AS max_batch, value ->> 6 AS call_id FROM json_each(?1)) AS u
+        WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = u.call_id";
 
     // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
     DOUBTS = "

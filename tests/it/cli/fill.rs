@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use reprovisiond::config::DatabaseUrl;
-use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::Entry;
-use reprovisiond::store::{self, Claim, Decision, Evidence, Intent, NewRequest, Store, WorkerIdentity};
+use reprovisiond::store::{self, Decision, Evidence, Intent, NewRequest, Store, WorkerIdentity};
 
 use crate::support::Scratch;
 
@@ -58,7 +57,6 @@ impl Filled {
     /// The intent of one call with the entries of a tenant that may go, at most 500.
     pub(crate) async fn send(&self, tenant: &str) -> Intent {
         let name: TenantName = tenant.parse().unwrap();
-        let claim = Claim { tenant: &name, worker: self.worker, action: Action::BulkReprovisionCloudPc, fetch: 500 };
         let decide = |snapshot: reprovisiond::domain::plan::Snapshot| Decision {
             intents: vec![Intent {
                 call_id: CallId::fresh(),
@@ -68,7 +66,7 @@ impl Filled {
             }],
             ..Decision::default()
         };
-        let claimed = self.store.claim(&claim, &decide).await.unwrap();
+        let claimed = crate::support::claim(&*self.store, &name, self.worker, 500, &decide).await.unwrap();
         claimed.decision.intents.into_iter().next().unwrap()
     }
 
@@ -92,7 +90,7 @@ impl Filled {
         };
         let evidence =
             Evidence { http_status: Some(200), graph_request_id: Some("graph-1".to_owned()), ..Evidence::default() };
-        self.store.record(&recording, &evidence).await.unwrap();
+        crate::support::record(&*self.store, &recording, &evidence).await.unwrap();
     }
 }
 

@@ -17,4 +17,5 @@ mod queue;
 mod reload;
 mod systemd;
 mod tenants;
+mod turns;
 mod workers;

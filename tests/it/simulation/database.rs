@@ -7,8 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName, WorkerId};
-use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, EntryState, Recording, TenantEffect};
-use reprovisiond::domain::plan::{Entry, Facts, Snapshot, TenantState};
+use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, EntryState, Recording, TenantEffect, WaitCode};
+use reprovisiond::domain::plan::{Entry, Facts, RateBudget, Snapshot, TenantState};
+use reprovisiond::domain::rate::Pace;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{AbandonedCall, Claim, Claimed, Decide, Recorded, StoreError};
 
@@ -57,6 +58,8 @@ pub(super) struct TenantRow {
     waits_in_a_row: u32,
     probe_at: Option<DateTime<Utc>>,
     next_call_at: Option<DateTime<Utc>>,
+    pace: Pace,
+    throttled_at: Option<DateTime<Utc>>,
     cautious: bool,
 }
 
@@ -278,6 +281,8 @@ impl Database {
                 blocked_until: row.probe_at,
                 wait_until: row.wait_until,
                 next_call_at: row.next_call_at,
+                pace: row.pace,
+                throttled_at: row.throttled_at,
                 cautious: row.cautious,
                 calls_in_flight: u32::try_from(in_flight).unwrap(),
                 open_doubts: u32::try_from(self.open_doubts(tenant)).unwrap(),
@@ -308,12 +313,13 @@ impl Database {
             let entry = &self.queue[id];
             (of_tenant(entry) && entry.ready && !self.busy.contains_key(&entry.device)).then(|| shown(*id, entry))
         };
-        let mut entries: Vec<Entry> = self.order.iter().filter_map(ready).take(claim.fetch).collect();
+        let fetch = (claim.fetch)(&facts);
+        let mut entries: Vec<Entry> = self.order.iter().filter_map(ready).take(fetch).collect();
         let due: BTreeSet<i64> = entries.iter().map(|e| e.request_id.0).collect();
         let overdue = |e: &Queued| of_tenant(e) && e.expires_at.is_some_and(|at| at <= now);
         entries
             .extend(self.queue.iter().filter(|(id, e)| overdue(e) && !due.contains(id)).map(|(id, e)| shown(*id, e)));
-        let decision = decide(Snapshot { now, tenant: facts.tenant, entries });
+        let decision = decide(Snapshot { now, tenant: facts.tenant.clone(), entries });
 
         for intent in &decision.intents {
             let number = self.calls.len();
@@ -338,13 +344,14 @@ impl Database {
                 self.set_state(entry.request_id.0, EntryState::Sending);
             }
         }
-        if let Some(next) = decision.next_call_at {
-            self.tenants.get_mut(claim.tenant).unwrap().next_call_at = Some(next);
+        if let Some(RateBudget { next_call_at, pace }) = decision.budget {
+            let row = self.tenants.get_mut(claim.tenant).unwrap();
+            (row.next_call_at, row.pace) = (Some(next_call_at), pace);
         }
         for entry in &decision.expired {
             self.end(entry.request_id.0, Bucket::Expired, None);
         }
-        Claimed { now, decision, waits_in_a_row: facts.waits_in_a_row }
+        Claimed { facts, decision }
     }
 
     pub(super) fn record(&mut self, recording: &Recording) -> Result<Recorded, StoreError> {
@@ -418,7 +425,10 @@ impl Database {
                 row.probe_at = None;
                 row.cautious = false;
             }
-            TenantEffect::Wait { delay, .. } => {
+            TenantEffect::Wait { delay, code, .. } => {
+                if *code == WaitCode::Throttled {
+                    row.throttled_at = Some(now);
+                }
                 row.wait_until = row.wait_until.max(Some(ahead(now, *delay)));
                 row.waits_in_a_row += 1;
             }

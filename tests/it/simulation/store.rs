@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use reprovisiond::domain::answer::Evidence;
 use reprovisiond::domain::completion::{Judgement, Watch};
 use reprovisiond::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Recording, TenantEffect};
@@ -13,9 +12,9 @@ use reprovisiond::domain::operator::Order;
 use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
-    AbandonedCall, Activity, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
-    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
-    StoreError, WorkerIdentity,
+    AbandonedCall, Activity, Answer, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide,
+    Depth, DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
+    StoreError, Turned, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -74,6 +73,39 @@ impl ModelStore {
             return Err(unavailable("a fault of the simulation: the answer to the COMMIT is lost"));
         }
         result
+    }
+}
+
+/// The parts of a turn.
+impl ModelStore {
+    fn record(state: &mut State, recording: &Recording) -> Result<Recorded, StoreError> {
+        let recorded = state.db.record(recording);
+        let number = state.db.number_of(recording.call_id).unwrap();
+        state.note(format_args!("call {number} is recorded {}: {recorded:?}", recording.state));
+        if let Err(problem) = &recorded {
+            state.breach([format!("commit 2 of call {number} is refused: {problem}")]);
+        } else if recorded.as_ref().is_ok_and(|recorded| *recorded != Recorded::Superseded) {
+            invariants::wait_recorded(state, number, &recording.tenant);
+        }
+        recorded
+    }
+
+    fn claim(&self, state: &mut State, claim: &Claim<'_>, decide: &Decide<'_>, late: Option<Duration>) -> Claimed {
+        let doubts = state.db.open_doubts(claim.tenant);
+        let first = state.db.calls.len();
+        let claimed = state.db.claim(claim, decide);
+        for number in first..state.db.calls.len() {
+            let requests: Vec<i64> = state.db.calls[number].entries.iter().map(|(id, _)| *id).collect();
+            state.note(format_args!("worker {} intends call {number} of {requests:?}", self.life.number));
+            if let Some(late) = late {
+                state.db.calls[number].committed += late;
+            }
+        }
+        for entry in &claimed.decision.expired {
+            state.note(format_args!("request {} expires", entry.request_id));
+        }
+        invariants::after_claim(state, &self.world.rules, claim, first, doubts);
+        claimed
     }
 }
 
@@ -169,54 +201,33 @@ impl Store for ModelStore {
             .await
     }
 
-    async fn claim(&self, claim: &Claim<'_>, decide: &Decide<'_>) -> Result<Claimed, StoreError> {
+    async fn turn(
+        &self,
+        answers: &[Answer<'_>],
+        claim: Option<(&Claim<'_>, &Decide<'_>)>,
+    ) -> Result<Turned, StoreError> {
         // A connection that breaks during COMMIT: the worker hears of it at once, and the COMMIT arrives later, though not
-        // later than the server bears with a silent transaction.
-        let late = {
+        // later than the server bears with a silent transaction. What has been answered arrives at once here: nothing looks for it.
+        let late = claim.and_then(|_| {
             let mut state = self.world.state();
             let loses = state.weather.store_loses_answers;
             (state.chance(loses) && state.chance(0.2)).then(|| state.time(Duration::from_secs(14)))
-        };
-        let claimed = self
+        });
+        let turned = self
             .verb(|state| {
-                let doubts = state.db.open_doubts(claim.tenant);
-                let first = state.db.calls.len();
-                let claimed = state.db.claim(claim, decide);
-                for number in first..state.db.calls.len() {
-                    let requests: Vec<i64> = state.db.calls[number].entries.iter().map(|(id, _)| *id).collect();
-                    state.note(format_args!("worker {} intends call {number} of {requests:?}", self.life.number));
-                    if let Some(late) = late {
-                        state.db.calls[number].committed += late;
-                    }
+                let mut recorded = Vec::new();
+                for answer in answers {
+                    recorded.push(Self::record(state, answer.recording)?);
                 }
-                for entry in &claimed.decision.expired {
-                    state.note(format_args!("request {} expires", entry.request_id));
-                }
-                invariants::after_claim(state, &self.world.rules, claim, first, doubts);
+                let claimed = claim.map(|(claim, decide)| self.claim(state, claim, decide, late));
                 invariants::after_commit(state, &self.world.rules);
-                Ok(claimed)
+                Ok(Turned { recorded, claimed })
             })
             .await?;
         if late.is_some() {
             return Err(unavailable("a fault of the simulation: the COMMIT arrives later"));
         }
-        Ok(claimed)
-    }
-
-    async fn record(&self, recording: &Recording, _evidence: &Evidence) -> Result<Recorded, StoreError> {
-        self.verb(|state| {
-            let recorded = state.db.record(recording);
-            let number = state.db.number_of(recording.call_id).unwrap();
-            state.note(format_args!("call {number} is recorded {}: {recorded:?}", recording.state));
-            if let Err(problem) = &recorded {
-                state.breach([format!("commit 2 of call {number} is refused: {problem}")]);
-            } else if recorded.as_ref().is_ok_and(|recorded| *recorded != Recorded::Superseded) {
-                invariants::wait_recorded(state, number, &recording.tenant);
-            }
-            invariants::after_commit(state, &self.world.rules);
-            recorded
-        })
-        .await
+        Ok(turned)
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {

@@ -3,10 +3,9 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::plan::{Attention, Bounds, Snapshot, attention};
-use reprovisiond::store::{Claim, Decision, Intent, StoreError};
+use reprovisiond::store::{Decision, Intent, StoreError};
 
 use super::{Backend, Db, Other, bounds, claim, device, open, requests, tenant};
 use crate::support::on_both;
@@ -182,8 +181,7 @@ on_both! {
                 Decision { intents, expired, ..Decision::default() }
             };
             let tenant = tenant();
-            let ask = Claim { tenant: &tenant, worker: db.worker, action: Action::BulkReprovisionCloudPc, fetch: 10 };
-            let refused = db.store.claim(&ask, &decide).await;
+            let refused = crate::support::claim(&*db.store, &tenant, db.worker, 10, &decide).await;
             assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
             assert_eq!(db.everything().await, before);
         }
@@ -211,7 +209,7 @@ on_both! {
         };
         let tenant = tenant();
         while *seen.lock().unwrap() < 400 {
-            db.store.claim(&Claim { tenant: &tenant, worker: WorkerId::fresh(), action: Action::BulkReprovisionCloudPc, fetch: 10 }, &decide).await.unwrap();
+            crate::support::claim(&*db.store, &tenant, WorkerId::fresh(), 10, &decide).await.unwrap();
         }
         assert_eq!(*early.lock().unwrap(), [], "time left");
     }

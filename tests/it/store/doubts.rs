@@ -196,7 +196,7 @@ on_both! {
             response_body: Some("<html>".to_owned()),
             ..Evidence::default()
         };
-        assert_eq!(db.store.record(&recording, &evidence).await.unwrap(), Recorded::TooLateFor(1));
+        assert_eq!(crate::support::record(&*db.store, &recording, &evidence).await.unwrap(), Recorded::TooLateFor(1));
         assert_eq!(db.sql("SELECT state, http_status, graph_request_id, response_body, error_code FROM graph_calls").await, "unknown|504|graph-9|<html>|");
         assert_eq!(db.sql(rest).await, before);
         assert_eq!(db.store.facts(&[tenant()]).await.unwrap()[0].1.tenant.open_doubts, 1);

@@ -12,6 +12,7 @@ mod races;
 mod record;
 mod schema;
 mod tenants;
+mod turn;
 mod views;
 
 use std::sync::Arc;
@@ -23,9 +24,7 @@ use reprovisiond::domain::id::{CallId, RequestId, TenantName, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, Recording, Source, TenantEffect};
 use reprovisiond::domain::plan::{Bounds, Snapshot, plan};
 use reprovisiond::domain::rate::Rate;
-use reprovisiond::store::{
-    self, Claim, Claimed, Decision, Evidence, Intent, Recorded, Store, StoreError, WorkerIdentity,
-};
+use reprovisiond::store::{self, Claimed, Decision, Evidence, Intent, Recorded, Store, StoreError, WorkerIdentity};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 
@@ -173,9 +172,8 @@ async fn record(
     let entries = effects.iter().map(|(request, effect)| (RequestId(*request), effect.clone())).collect();
     let answered = matches!(state, CallState::Answered | CallState::NotCarriedOut);
     let evidence = Evidence { http_status: answered.then_some(200), ..Evidence::default() };
-    store
-        .record(&Recording { call_id, state, entries, tenant, leave_alone: None, surplus: Vec::new() }, &evidence)
-        .await
+    let recording = Recording { call_id, state, entries, tenant, leave_alone: None, surplus: Vec::new() };
+    crate::support::record(store, &recording, &evidence).await
 }
 
 /// Graph's own word, for good.
@@ -204,11 +202,11 @@ async fn claim(store: &dyn Store, worker: WorkerId, bounds: &Bounds, fetch: usiz
         Decision {
             intents: plan.calls.into_iter().map(intent).collect(),
             expired: plan.expired,
-            next_call_at: plan.next_call_at,
+            budget: plan.budget,
             look_again_in: plan.look_again_in,
         }
     };
-    store.claim(&Claim { tenant: &tenant(), worker, action: Action::BulkReprovisionCloudPc, fetch }, &decide).await
+    crate::support::claim(store, &tenant(), worker, fetch, &decide).await
 }
 
 fn bounds() -> Bounds {

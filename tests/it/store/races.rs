@@ -3,14 +3,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use reprovisiond::domain::action::Action;
 use reprovisiond::domain::id::{CallId, WorkerId};
 use reprovisiond::domain::lifecycle::{Bucket, CallState, EntryEffect, TenantEffect};
 use reprovisiond::domain::operator::{Act, Resolution, Scope};
 use reprovisiond::domain::plan::Bounds;
 use reprovisiond::domain::rate::Rate;
 use reprovisiond::domain::read_back::{ReconcilePolicy, Settlement};
-use reprovisiond::store::{Claim, Decision, Intent, NewRequest, Recorded, Store, StoreError};
+use reprovisiond::store::{Decision, Intent, NewRequest, Recorded, Store, StoreError};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
@@ -421,9 +420,7 @@ async fn a_claim_that_may_still_commit_is_released_only_once_it_is_decided() {
             };
             Decision { intents: vec![intent], ..Decision::default() }
         };
-        store
-            .claim(&Claim { tenant: &tenant(), worker, action: Action::BulkReprovisionCloudPc, fetch: 10 }, &decide)
-            .await
+        crate::support::claim(&*store, &tenant(), worker, 10, &decide).await
     });
     let mut other = Other::connect(&db.scratch).await;
     let mine = "FROM pg_stat_activity WHERE datname = current_database()";

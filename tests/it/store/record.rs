@@ -110,7 +110,7 @@ on_both! {
         ];
         let tenant = TenantEffect::Block { code: BlockCode::Forbidden, reason: nul(), probe_after: HOUR };
         let recording = Recording { call_id, state: CallState::Answered, entries, tenant, leave_alone: None, surplus: vec![nul(), "x".to_owned()] };
-        assert_eq!(db.store.record(&recording, &evidence).await.unwrap(), Recorded::Done);
+        assert_eq!(crate::support::record(&*db.store, &recording, &evidence).await.unwrap(), Recorded::Done);
         let kept = "a\u{fffd}b'\u{1f4a3}";
         let surplus = if db.scratch.backend() == Backend::Sqlite { "surplus_ids" } else { "array_to_json(surplus_ids)" };
         let call = db.sql(&format!("SELECT state, http_status, graph_request_id, error_code, error_message, response_body, {surplus} FROM graph_calls")).await;

@@ -69,7 +69,9 @@ on_both! {
         db.sql(&format!("UPDATE tenants SET wait_until = {}", db.at(-1))).await;
         db.defer(TenantEffect::Clear).await;
         assert_eq!(db.sql(WAIT).await, "||0");
-        assert_eq!(db.tenant().await, (TenantState::default(), 0));
+        let (state, waits) = db.tenant().await;
+        assert!(state.throttled_at.is_some(), "what it has taught about the rate stays");
+        assert_eq!((TenantState { throttled_at: None, ..state }, waits), (TenantState::default(), 0));
     }
 
     async fn an_answer_ends_a_block_and_caution(scratch: Scratch) {
@@ -123,7 +125,7 @@ on_both! {
         let entries = [1, 2].map(|request| (RequestId(request), in_doubt())).to_vec();
         let then = db.then(3600).await;
         let recording = Recording { call_id, state: CallState::Unknown, entries, tenant: TenantEffect::Caution, leave_alone: Some(HOUR), surplus: Vec::new() };
-        db.store.record(&recording, &Evidence::default()).await.unwrap();
+        crate::support::record(&*db.store, &recording, &Evidence::default()).await.unwrap();
         assert!(db.tenant().await.0.cautious);
         assert!(db.is_ahead("wait_until", 3600, &then).await);
         assert_eq!(db.sql("SELECT wait_code FROM tenants").await, "asked_to_wait");

@@ -1,0 +1,7 @@
+-- What refusals for too many calls have taught about a tenant's rate, for all workers.
+
+-- When Graph last refused a call for the rate.
+ALTER TABLE tenants ADD COLUMN throttled_at timestamptz;
+-- Thousandths of the configured rate that were used from paced_at on; it rises again from there.
+ALTER TABLE tenants ADD COLUMN pace bigint NOT NULL DEFAULT 1000 CHECK (pace BETWEEN 1 AND 1000);
+ALTER TABLE tenants ADD COLUMN paced_at timestamptz;
