@@ -1,4 +1,4 @@
-//! A monotonic clock that also counts while the process is stopped or the machine sleeps; and the wall clock for protocols.
+//! A monotonic clock that also counts while the process is stopped or the machine sleeps; the wall clock for protocols; CPU time.
 
 use std::time::Duration;
 
@@ -43,6 +43,12 @@ impl BootInstant {
     pub fn remaining(self) -> Duration {
         self.since(Self::now())
     }
+}
+
+/// The CPU time that this process has used so far, of all its threads.
+pub fn cpu_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(u64::try_from(used.tv_sec).unwrap_or(0), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
 /// The host's wall clock, for what a protocol wants in wall-clock time: an assertion's validity, a token's `expires_on`. What

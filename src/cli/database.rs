@@ -1,5 +1,6 @@
 //! Opening the database for a command.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,4 +47,19 @@ pub(super) fn at(url: &DatabaseUrl, error: StoreError) -> Failure {
     let mut failure = Failure::from(error);
     failure.message = format!("{url}: {}", failure.message);
     failure
+}
+
+/// Removes a SQLite file and what SQLite keeps beside it.
+pub(super) fn remove_file(path: &Path) -> Result<(), Failure> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::new(Exit::Failure, format!("{}: {error}", Path::new(&file).display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

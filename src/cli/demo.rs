@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::IsTerminal as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,7 +103,7 @@ async fn prepare(url: &DatabaseUrl, tenant: &TenantName) -> Result<Arc<dyn Store
         })?;
         only_a_demo(&*old, url).await?;
         old.close().await;
-        remove(&path)?;
+        database::remove_file(&path)?;
     }
     let store = database::open_url(url, true).await?;
     store.migrate().await.map_err(|error| database::at(url, error))?;
@@ -129,20 +128,6 @@ async fn only_a_demo(store: &dyn Store, url: &DatabaseUrl) -> Result<(), Failure
             format!("{url} holds a real queue (tenant {}): the demo wants an empty database of its own", other.tenant),
         )),
     }
-}
-
-fn remove(path: &Path) -> Result<(), Failure> {
-    for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        match std::fs::remove_file(&file) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Failure::new(Exit::Failure, format!("{}: {error}", Path::new(&file).display())));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// A fleet that holds the reference page's two devices, and three faults on the way.
@@ -233,7 +218,8 @@ async fn watch(store: &Arc<dyn Store>, bar: &ProgressBar, devices: u32, limit: D
     }
 }
 
-fn progress(devices: u32) -> ProgressBar {
+/// On stderr, where that is a terminal.
+pub(super) fn progress(devices: u32) -> ProgressBar {
     let target =
         if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
     let bar = ProgressBar::with_draw_target(Some(devices.into()), target);
@@ -243,7 +229,8 @@ fn progress(devices: u32) -> ProgressBar {
     bar
 }
 
-fn simulated_tenant(simulator: &Simulator, action: Action) -> Result<config::Tenant, Failure> {
+/// What a tenant's section would say of the simulated Graph.
+pub(super) fn simulated_tenant(simulator: &Simulator, action: Action) -> Result<config::Tenant, Failure> {
     let url = |text: &str| text.parse().map_err(|error| Failure::new(Exit::Failure, format!("{text}: {error}")));
     let defaults = config::Config::default();
     Ok(config::Tenant {

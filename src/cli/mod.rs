@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod bench;
 mod cancel;
 mod check;
 mod check_config;
@@ -45,6 +46,7 @@ use crate::config::Sources;
   reprovisiond enqueue --database sqlite:queue.db 30d0e128-de93-41dc-89ec-33d84bb662a0
   reprovisiond check-config --config reprovisiond.toml  what is configured, and what is wrong with it
   reprovisiond check --config reprovisiond.toml         whether all that the daemon needs is there
+  reprovisiond bench --config reprovisiond.toml         how fast the database is, and what limits a job
   reprovisiond run --config reprovisiond.toml           the daemon
   reprovisiond status --watch                           what is pending
   reprovisiond results --output csv > results.csv       what came of it
@@ -100,6 +102,7 @@ enum Command {
     Cancel(cancel::CancelArgs),
     Resolve(resolve::ResolveArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     CheckConfig(check_config::CheckConfigArgs),
     Health(health::HealthArgs),
     Simulate(simulate::SimulateArgs),
@@ -141,6 +144,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Resume(args) => resume::run(&cli.global, args).await,
         Command::Cancel(args) => cancel::run(&cli.global, args).await,
         Command::Resolve(args) => resolve::run(&cli.global, args).await,
+        Command::Bench(args) => bench::run(&cli.global, args).await,
         Command::Check(args) => check::run(&cli.global, args).await,
         Command::CheckConfig(args) => {
             check_config::run(args, &Sources::from_process(cli.global.config.clone(), cli.global.database.clone()))

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::diagnose::{About, Finding, Mistakes, Origin};
 use super::draft::Draft;
 use super::keys::{KEYS, Kind};
-use super::{Config, DatabaseUrl, Listen, Sources, environment, file, rules, tenant};
+use super::{Config, DatabaseUrl, Limits, Listen, Sources, environment, file, rules, tenant};
+use crate::domain::action::Action;
 use crate::domain::id::TenantName;
 
 /// A configuration without mistakes.
@@ -100,6 +101,19 @@ pub fn load_tenant_names(sources: &Sources) -> Result<Vec<TenantName>, Mistakes>
         Some(mistakes) => Err(mistakes),
         None => Ok(draft.tenants.into_keys().collect()),
     }
+}
+
+/// What is configured but for what tenants sign in with: for whoever reckons with it and calls nobody, and so need not be able to
+/// read secrets. The configuration itself has no tenants; beside it is what each of them calls, within which bounds.
+pub fn load_bounds(sources: &Sources) -> Result<(Config, Vec<(Action, Limits)>), Mistakes> {
+    let mut draft = gather(sources);
+    rules::check(&mut draft);
+    if let Some(mistakes) = Mistakes::among(draft.mistakes) {
+        return Err(mistakes);
+    }
+    let own = draft.tenants.into_values().map(|tenant| tenant::with_own(&draft.config, tenant.own, |_, _, _| {}));
+    let bounds = own.map(|own| (own.graph.action, own.limits)).collect();
+    Ok((draft.config, bounds))
 }
 
 fn gather(sources: &Sources) -> Draft {

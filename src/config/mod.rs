@@ -46,7 +46,7 @@ pub use self::database::{DatabaseKind, DatabaseUrl, NotADatabaseUrl};
 pub use self::diagnose::{Finding, Mistakes, Origin};
 pub use self::keys::{DescribedKey, described_keys, reference};
 pub use self::listen::Listen;
-pub use self::load::{Effective, Loaded, load, load_database_url, load_listen, load_tenant_names};
+pub use self::load::{Effective, Loaded, load, load_bounds, load_database_url, load_listen, load_tenant_names};
 pub use self::reload::{Change, Reload, reload};
 pub use self::sources::Sources;
 use crate::domain::action::Action;

@@ -210,15 +210,7 @@ fn complete(
     for (key, value, origin) in &shown {
         show(key, value, origin);
     }
-    let mut own = draft.config.clone();
-    for (path, slot) in own_values {
-        let Slot::Given(text, origin) = slot else { continue };
-        // It was tried when it was laid, and a mistake was reported then.
-        let key = path.rsplit('.').next().unwrap_or(path);
-        if let Some(Ok(value)) = setting(path).map(|setting| setting.apply(&mut own, &text)) {
-            show(key, &value, &origin);
-        }
-    }
+    let own = with_own(&draft.config, own_values, show);
     let tenant = Tenant {
         graph_url: graph_url.0,
         authority_url: authority_url.0,
@@ -229,6 +221,24 @@ fn complete(
     };
     warn_of_unavailable_action(draft, &name, &word, tenant.action);
     draft.config.tenants.insert(name, tenant);
+}
+
+/// The configuration as it is for a tenant with these values of its own, each of which is shown.
+pub(super) fn with_own(
+    config: &Config,
+    own_values: BTreeMap<&'static str, Slot<String>>,
+    mut show: impl FnMut(&str, &str, &Origin),
+) -> Config {
+    let mut own = config.clone();
+    for (path, slot) in own_values {
+        let Slot::Given(text, origin) = slot else { continue };
+        // It was tried when it was laid, and a mistake was reported then.
+        let key = path.rsplit('.').next().unwrap_or(path);
+        if let Some(Ok(value)) = setting(path).map(|setting| setting.apply(&mut own, &text)) {
+            show(key, &value, &origin);
+        }
+    }
+    own
 }
 
 fn warn_of_unavailable_action(

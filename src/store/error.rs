@@ -138,13 +138,16 @@ fn newer_schema(version: i64) -> String {
     )
 }
 
+/// What [`StoreError::Schema`] says of a database that nothing was ever migrated in.
+pub const NO_SCHEMA_YET: &str = "has no schema yet";
+
 /// Compares what is applied with what this program has.
 pub(super) fn check_versions(applied: &[i64], known: &[i64]) -> Result<(), StoreError> {
     if let Some(newer) = applied.iter().find(|version| !known.contains(version)) {
         return Err(StoreError::Schema(newer_schema(*newer)));
     }
     if known.iter().any(|version| !applied.contains(version)) {
-        let have = if applied.is_empty() { "has no schema yet" } else { "has an older schema" };
+        let have = if applied.is_empty() { NO_SCHEMA_YET } else { "has an older schema" };
         return Err(StoreError::Schema(format!(
             "the database {have}: run `reprovisiond migrate` with the same database"
         )));

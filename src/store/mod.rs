@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 pub use completions::{ClaimedCompletions, CompletionClaim};
 pub use condition::{Condition, PRIVILEGES};
-pub use error::StoreError;
+pub use error::{NO_SCHEMA_YET, StoreError};
 pub use operator::{Done, Found, Outcome, PauseBefore, Refused};
 use overview::DOUBTFUL_ROWS;
 pub use overview::{Activity, CallRow, DeviceHistory, Doubtful, HistoryRow, Oldest, Overview, PendingRow};

@@ -185,3 +185,18 @@ fn two_names_for_one_directory_are_a_warning() {
     let clouds = check(&format!("[tenants.a]\n{IDS}{SECRET}[tenants.b]\ncloud = \"china\"\n{IDS}{SECRET}"), &[]);
     assert!(!clouds.contains("same directory"), "{clouds}");
 }
+
+#[test]
+fn the_bounds_of_tenants_are_known_without_what_they_sign_in_with() {
+    let bounds = |text: &str| load_bounds(&Scene::new(Some(text.as_bytes()), &[]).sources);
+    let text = "graph.action = \"cloud-pc-bulk-action\"\nbatch.max_devices = 7\nlimits.calls_per_period = 9
+        [tenants.a]\n[tenants.b]\naction = \"cloud-pc-reprovision\"\nperiod = \"3s\"\nclient_secret_file = \"absent\"\n";
+    let (config, tenants) = bounds(text).expect("no secret is looked for");
+    assert_eq!((config.batch.max_devices, config.tenants.len()), (7, 0));
+    let seen: Vec<_> =
+        tenants.iter().map(|(action, limits)| (*action, limits.rate.calls, limits.rate.period)).collect();
+    let seconds = Duration::from_secs;
+    assert_eq!(seen, [(Action::CloudPcBulkAction, 9, seconds(20)), (Action::CloudPcReprovision, 9, seconds(3))]);
+    let mistakes = bounds("[tenants.a]\ncalls_per_period = 0\n").expect_err("no such limit").to_string();
+    assert!(mistakes.contains("tenants.a.calls_per_period"), "{mistakes}");
+}

@@ -1,5 +1,6 @@
 //! The commands as people and scripts meet them: the real program, a child process at a time.
 
+mod bench;
 mod check;
 mod demo;
 mod enqueue;

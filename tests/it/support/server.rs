@@ -179,13 +179,18 @@ pub(crate) struct Bouncer {
 impl Bouncer {
     /// Before the server of `scratch`.
     pub(crate) fn before(scratch: &Scratch) -> Self {
+        Self::with(scratch, "")
+    }
+
+    /// The same, with a setting more.
+    pub(crate) fn with(scratch: &Scratch, setting: &str) -> Self {
         let socket = socket_of(&scratch.url);
         let server = socket.parent().unwrap().display();
         let dir = tempfile::Builder::new().prefix("pgb").tempdir_in("/tmp").unwrap();
         let place = dir.path().display();
         let config = format!(
             "[databases]\n* = host={server} user=postgres\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {place}\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nlogfile = {place}/log\n"
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 2\nlogfile = {place}/log\n{setting}\n"
         );
         std::fs::write(dir.path().join("ini"), config).unwrap();
         // PgBouncer refuses to be root, and whom it becomes must be able to write here.
