@@ -118,7 +118,7 @@ impl Engine {
             let intended_at = self.surroundings.clock.now();
             match self.turn(tenant, answers, claims.then_some(&bounds), tasks, health).await? {
                 Some(claimed) => {
-                    soonest(attention(&claimed.facts, &bounds).look_again_in);
+                    soonest(attention(&claimed.facts_after(), &bounds).look_again_in);
                     soonest(claimed.decision.look_again_in);
                     // There may be more of them than one claim ends.
                     soonest((!claimed.decision.expired.is_empty()).then_some(Duration::ZERO));

@@ -305,6 +305,18 @@ pub struct Claimed {
     pub decision: Decision,
 }
 
+impl Claimed {
+    /// What would be seen after it, as far as it concerns when to look again: no more was read than may go, so that more may wait.
+    pub fn facts_after(&self) -> Facts {
+        let mut facts = self.facts.clone();
+        if let Some(RateBudget { next_call_at, pace }) = self.decision.budget {
+            facts.tenant.next_call_at = Some(next_call_at);
+            facts.tenant.pace = pace;
+        }
+        facts
+    }
+}
+
 /// How commit 2 went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recorded {
