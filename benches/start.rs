@@ -8,8 +8,9 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
 use crate::support::daemon::{Daemon, UNTHROTTLED, command, configure, memory_mb, migrate, simulator};
-use crate::support::database::{BOTH, Client, Database, Kind};
+use crate::support::database::{BOTH, Database, Kind};
 use crate::support::report::{Goal, Report};
 use clap::Args;
 use reprovisiond::simulator::Throttle;

@@ -19,6 +19,50 @@ macro_rules! in_scope {
     };
 }
 
+/// Results after a place in their order ($1, $2), of a filter ($3 to $10).
+macro_rules! results {
+    ($found:expr, $order:literal) => {
+        concat!(
+            "SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final
+        WHERE ", filter!(), " AND ", $found, " ORDER BY ", $order
+        )
+    };
+}
+
+macro_rules! results_before {
+    ($found:expr) => {
+        concat!(
+            "SELECT d.recorded_at, d.id FROM device_results d WHERE ",
+            filter!(),
+            " AND ",
+            $found,
+            " ORDER BY d.recorded_at DESC, d.id DESC LIMIT 1 OFFSET $11"
+        )
+    };
+}
+
+macro_rules! filter {
+    () => {
+        "(d.recorded_at, d.id) > (coalesce($1, '-infinity'::timestamptz), coalesce($2, 0::bigint))
+          AND d.recorded_at >= coalesce($9, '-infinity'::timestamptz) AND d.recorded_at < coalesce($10, 'infinity'::timestamptz)
+          AND (d.final OR $3) AND ($4::text IS NULL OR d.tenant = $4) AND ($5::text IS NULL OR d.managed_device_id = $5)
+          AND ($6::bigint IS NULL OR d.request_id = $6) AND ($7::uuid IS NULL OR d.call_id = $7) AND ($8::text IS NULL OR d.bucket = $8)"
+    };
+}
+
+macro_rules! of_devices {
+    () => {
+        "d.managed_device_id = ANY(ARRAY(SELECT $5 UNION SELECT r.managed_device_id FROM reprovision_requests r WHERE r.id = $6
+                                         UNION SELECT unnest(c.managed_device_ids) FROM graph_calls c WHERE c.id = $7))"
+    };
+}
+
 statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
@@ -119,11 +163,12 @@ statements! {
 
     // Differs because SQLite has one writer anyway: the row lock makes claims of one tenant follow each other.
     LOCK_TENANT = "SELECT name FROM tenants WHERE name = $1 FOR NO KEY UPDATE";
+    // Found first, as a list: as a join it may read the queue from end to end.
     PROMOTE_DUE = "
         UPDATE reprovision_queue SET ready = true, wait_reason = NULL
-        WHERE request_id IN (SELECT request_id FROM reprovision_queue
-                             WHERE tenant = $1 AND state = 'queued' AND NOT ready AND due_at <= now()
-                             ORDER BY due_at LIMIT $2)";
+        WHERE request_id = ANY(ARRAY(SELECT request_id FROM reprovision_queue
+                                     WHERE tenant = $1 AND state = 'queued' AND NOT ready AND due_at <= now()
+                                     ORDER BY due_at LIMIT $2))";
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
         WHERE tenant = $1 AND state = 'queued' AND expires_at <= $3 ORDER BY expires_at LIMIT $2";
@@ -200,16 +245,16 @@ statements! {
              AS u (request_id, state, delay_ms, wait_reason, charge, max_batch)
         WHERE q.request_id = u.request_id AND q.call_id = $1";
 
-    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen. OFFSET 0 as above.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
                c.action, c.cloud_pc_ids[array_position(c.managed_device_ids, q.managed_device_id)] AS cloud_pc_id,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= c.sent_at - $3 * interval '2 milliseconds') AS explained
-        FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = $1 AND q.state = 'unknown'
-          AND (q.due_at <= now() AND c.finished_at <= now() - $2 * interval '1 millisecond'
+        FROM (SELECT * FROM reprovision_queue b WHERE b.tenant = $1 AND b.state = 'unknown' OFFSET 0) q
+        CROSS JOIN LATERAL (SELECT * FROM graph_calls b WHERE b.id = q.call_id OFFSET 0) c
+        WHERE (q.due_at <= now() AND c.finished_at <= now() - $2 * interval '1 millisecond'
                OR greatest(c.sent_at, c.finished_at) > now() + $3 * interval '1 millisecond')
         ORDER BY c.finished_at, q.request_id LIMIT $4";
     LOCK_DOUBTS = "
@@ -391,26 +436,15 @@ statements! {
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > now() ORDER BY started_at";
 
-    RESULTS = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final
-        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
-          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
-          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
-          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
-        ORDER BY d.id LIMIT $10";
-    RESULTS_BEFORE = "
-        SELECT d.id FROM device_results d
-        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
-          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
-          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
-          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
-        ORDER BY d.id DESC LIMIT 1 OFFSET $10";
+    // By time, and of one time by id. Planned for its parameters each time it is asked (`filtered!`).
+    RESULTS = results!("true", "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE = results_before!("true");
+    // What is no success is rare, and has an index of its own.
+    RESULTS_OF_BUCKET = results!("d.bucket <> 'successful' AND d.bucket = $8", "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE_OF_BUCKET = results_before!("d.bucket <> 'successful' AND d.bucket = $8");
+    // A request is found by its device, and so are those of a call.
+    RESULTS_OF_DEVICES = results!(of_devices!(), "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE_OF_DEVICES = results_before!(of_devices!());
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id

@@ -35,6 +35,57 @@ macro_rules! in_scope {
     };
 }
 
+/// Results after a place in their order (?1, ?2), of a filter (?3 to ?10).
+macro_rules! results {
+    ($at:literal, $found:expr) => {
+        concat!(
+            "SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
+        WHERE ", filter!($at), " AND ", $found, " ORDER BY ", $at, ", d.id LIMIT ?11"
+        )
+    };
+}
+
+macro_rules! results_before {
+    ($at:literal, $found:expr) => {
+        concat!(
+            "SELECT d.recorded_at, d.id FROM device_results d WHERE ",
+            filter!($at),
+            " AND ",
+            $found,
+            " ORDER BY ",
+            $at,
+            " DESC, d.id DESC LIMIT 1 OFFSET ?11"
+        )
+    };
+}
+
+/// The plus keeps the range to the later of its two beginnings.
+macro_rules! filter {
+    ($at:literal) => {
+        concat!(
+            "(+d.recorded_at, d.id) > (coalesce(?1, ''), coalesce(?2, 0))
+          AND ", $at, " >= max(coalesce(?1, ''), coalesce(?9, '')) AND ", $at, " < coalesce(?10, '~')
+          AND (d.final = 1 OR ?3) AND (?4 IS NULL OR d.tenant = ?4) AND (?5 IS NULL OR d.managed_device_id = ?5)
+          AND (?6 IS NULL OR d.request_id = ?6) AND (?7 IS NULL OR d.call_id = ?7) AND (?8 IS NULL OR d.bucket = ?8)"
+        )
+    };
+}
+
+macro_rules! of_devices {
+    () => {
+        concat!(
+            "d.managed_device_id IN (SELECT ?5 UNION SELECT ", canonical_device!(), " FROM reprovision_requests r WHERE r.id = ?6
+                                      UNION SELECT u.value FROM graph_calls c, json_each(c.managed_device_ids) u WHERE c.id = ?7)"
+        )
+    };
+}
+
 statements! {
     APPLIED = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
     HAS_MIGRATIONS = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')";
@@ -385,45 +436,15 @@ statements! {
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY started_at";
 
-    RESULTS = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
-        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
-        ORDER BY d.id LIMIT ?10";
-    // Differs because SQLite plans once for all parameters: without a statement of its own, one device's history would
-    // be looked for in every row.
-    RESULTS_OF_DEVICE = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
-        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
-        ORDER BY d.id LIMIT ?10";
-    RESULTS_BEFORE = "
-        SELECT d.id FROM device_results d
-        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
-        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
-    // Differs as RESULTS_OF_DEVICE does.
-    RESULTS_BEFORE_OF_DEVICE = "
-        SELECT d.id FROM device_results d
-        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
-        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
+    // By time, and of one time by id.
+    RESULTS = results!("d.recorded_at", "1");
+    RESULTS_BEFORE = results_before!("d.recorded_at", "1");
+    // What is no success is rare, and has an index of its own.
+    RESULTS_OF_BUCKET = results!("d.recorded_at", "d.bucket <> 'successful' AND d.bucket = ?8");
+    RESULTS_BEFORE_OF_BUCKET = results_before!("d.recorded_at", "d.bucket <> 'successful' AND d.bucket = ?8");
+    // A request is found by its device, and so are those of a call; never by time, whatever SQLite thinks of it.
+    RESULTS_OF_DEVICES = results!("+d.recorded_at", of_devices!());
+    RESULTS_BEFORE_OF_DEVICES = results_before!("+d.recorded_at", of_devices!());
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id

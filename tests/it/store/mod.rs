@@ -10,6 +10,7 @@ mod plans;
 mod prepared;
 mod races;
 mod record;
+mod scale;
 mod schema;
 mod tenants;
 mod views;
