@@ -24,3 +24,18 @@ FROM (SELECT generate_series(date_trunc('hour', min(recorded_at), 'UTC'), max(re
 CROSS JOIN LATERAL (SELECT tenant, state, took_seconds FROM completions
                     WHERE recorded_at >= h.hour AND recorded_at < h.hour + interval '1 hour' OFFSET 0) k
 GROUP BY 1, 2, 3;
+
+-- Rows that are only ever inserted: vacuumed by how many came since, not by their share of the years, so that what counts the last
+-- day finds it in an index alone, and no vacuum has much to do. PostgreSQL 12 does not know these settings.
+DO $$ BEGIN
+    IF current_setting('server_version_num')::integer >= 130000 THEN
+        ALTER TABLE device_results SET (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
+        ALTER TABLE reprovision_requests SET (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
+        ALTER TABLE completions SET (autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 100000);
+    END IF;
+END $$;
+-- Each row is updated once. Never in place, since an index has its state in it: room in its page would serve nothing.
+ALTER TABLE graph_calls SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+-- reprovision_queue keeps its fillfactor of 50. No update of it is in place either, for the same reason; but one that stays in its
+-- page takes 95 bytes of WAL less, of 1,230 a device. tenants and completion_tenants need none: no index has anything of theirs that
+-- changes, and their updates are in place as they are.

@@ -13,6 +13,7 @@ mod record;
 mod scale;
 mod schema;
 mod tenants;
+mod upkeep;
 mod views;
 
 use std::sync::Arc;
