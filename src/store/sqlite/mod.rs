@@ -62,6 +62,9 @@ impl SqliteStore {
             .pragma("temp_store", "memory")
             // KiB. Devices are random, so a call touches as many pages of an index as it has devices.
             .pragma("cache_size", "-16000")
+            // Bytes. A checkpoint follows a commit when there are 1000 pages, so the file stays at 4 MB and a commit or two; while a
+            // reader has an old snapshot it must grow, and without this it would stay as long as it was then.
+            .pragma("journal_size_limit", "16777216")
             // Whoever waits for the writer waits for the write lock after it.
             .busy_timeout(patience / 3);
         let writer = pool(1, patience).connect_with(options.clone()).await?;

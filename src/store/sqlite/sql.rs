@@ -125,10 +125,11 @@ statements! {
         UPDATE workers SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds'), stopped_at = NULL
         WHERE id = ?1";
     STOP_WORKER = "UPDATE workers SET stopped_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1 AND stopped_at IS NULL";
+    // As a list: for each worker, SQLite would make an index of all calls first.
     WORKERS_WITH_OPEN_CALLS = "
-        SELECT id, host, process, version FROM workers w
+        SELECT id, host, process, version FROM workers
         WHERE host = ?1 AND stopped_at IS NULL
-          AND EXISTS (SELECT 1 FROM graph_calls c WHERE c.worker = w.id AND c.state = 'sending')";
+          AND id IN (SELECT worker FROM graph_calls WHERE state = 'sending')";
 
     // A heartbeat in the future is of a clock that has been set back since: its lease would be believed for as long.
     ABANDON_CALLS = "
