@@ -5,6 +5,8 @@ DROP INDEX device_results_recorded_at;
 CREATE INDEX device_results_recorded_at ON device_results (recorded_at, bucket, final);
 -- Of a bucket: the rows that need it are few, and successes, which are not, cost nothing by it.
 CREATE INDEX device_results_not_successful ON device_results (bucket, recorded_at) WHERE bucket <> 'successful';
+-- Entries are found by the requests that their call names: an index of the calls was written for each device.
+DROP INDEX reprovision_queue_call;
 
 -- Final results by tenant, hour and bucket: an hour is looked up by its time, so that some hours do not cost all of them.
 DROP VIEW bucket_totals;

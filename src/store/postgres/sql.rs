@@ -9,6 +9,18 @@ macro_rules! cloud_pc {
     };
 }
 
+/// What the calls asked for and is still theirs: they name their requests, so that no index of the queue need name the calls.
+macro_rules! of_calls {
+    ($which:literal) => {
+        concat!(
+            "request_id = ANY(ARRAY(SELECT unnest(c.request_ids) FROM graph_calls c WHERE c.id ",
+            $which,
+            ")) AND call_id ",
+            $which
+        )
+    };
+}
+
 /// Entries of an operator's scope: $1 is its kind, $2 tenants or devices, $3 requests. The kind is known when the
 /// statement is planned, so that only its own arm remains, with that arm's index.
 macro_rules! in_scope {
@@ -125,17 +137,17 @@ statements! {
           AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker AND w.stopped_at IS NULL AND w.lease_expires_at > now()
                           AND w.heartbeat_at <= now() + interval '10 seconds')
         RETURNING c.id, c.tenant, c.device_count, c.worker";
-    ABANDON_RESULTS = "
+    ABANDON_RESULTS = concat!("
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts + 1, 'unknown', 'policy', false,
                'the worker stopped before an answer was recorded', r.requested_by, r.reason, now()
         FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = ANY($1) AND q.state = 'sending'";
-    ABANDON_ENTRIES = "
+        WHERE q.", of_calls!("= ANY($1)"), " AND q.state = 'sending'");
+    ABANDON_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
-        WHERE call_id = ANY($1) AND state = 'sending'";
+        WHERE ", of_calls!("= ANY($1)"), " AND state = 'sending'");
     ABANDON_TENANTS = "
         UPDATE tenants SET cautious = true
         WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE)";
@@ -144,17 +156,18 @@ statements! {
         UPDATE graph_calls SET state = 'not_sent', finished_at = now(), error_code = 'not_sent',
                error_message = 'the answer to the commit of the intent was lost, so the call was never made'
         WHERE state = 'sending' AND worker = $1 AND id <> ALL($2) RETURNING id";
-    RELEASE_ENTRIES = "
+    RELEASE_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
-        WHERE call_id = ANY($1) AND state = 'sending'";
+        WHERE ", of_calls!("= ANY($1)"), " AND state = 'sending'");
 
-    // Not now(), which is when the transaction began: a claim may have waited long for its lock since.
+    // Not now(), which is when the transaction began: a claim may have waited long for its lock since. OFFSET 0 keeps a look-up for
+    // each call in doubt: as a join it may read every call.
     FACTS = "
         SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.next_call_at, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
-               (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
-                JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
-                WHERE q.tenant = t.name AND q.state IN ('unknown', 'held')) AS open_doubts,
+               (SELECT count(*) FROM (SELECT DISTINCT q.call_id FROM reprovision_queue q
+                                      WHERE q.tenant = t.name AND q.state IN ('unknown', 'held')) q
+                WHERE EXISTS (SELECT FROM graph_calls c WHERE c.id = q.call_id AND c.state = 'unknown' OFFSET 0)) AS open_doubts,
                EXISTS (SELECT FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND q.ready) AS ready,
                (SELECT min(q.due_at) FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND NOT q.ready) AS next_due,
                (SELECT min(q.expires_at) FROM reprovision_queue q
@@ -204,9 +217,9 @@ statements! {
         WHERE id = $1 AND state = $10 AND (state = 'sending' OR error_code = 'abandoned')
         RETURNING tenant, device_count";
     // Locked in one order, so that a late answer and a settlement of the same doubts follow each other.
-    OPEN_ENTRIES = "
-        SELECT request_id FROM reprovision_queue WHERE call_id = $1 AND state IN ('unknown', 'held')
-        ORDER BY request_id FOR UPDATE";
+    OPEN_ENTRIES = concat!("
+        SELECT request_id FROM reprovision_queue WHERE ", of_calls!("= $1"), " AND state IN ('unknown', 'held')
+        ORDER BY request_id FOR UPDATE");
     // The settlement that this answer comes after: the last word on each request about this call.
     SETTLED_BEFORE = "
         SELECT DISTINCT ON (d.request_id) d.request_id, d.managed_device_id, d.attempt, d.bucket, d.source
@@ -259,6 +272,7 @@ statements! {
         ORDER BY c.finished_at, q.request_id LIMIT $4";
     LOCK_DOUBTS = "
         SELECT request_id FROM reprovision_queue WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";
+    // IS NOT DISTINCT FROM serves no index: by that of doubts, all of a call would be read for each of its requests.
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at, evidence)
@@ -266,7 +280,7 @@ statements! {
                r.requested_by, r.reason, now(), u.evidence
         FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::text[])
              AS u (request_id, call_id, bucket, final, detail, evidence)
-        JOIN reprovision_queue q ON q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'
+        JOIN reprovision_queue q ON q.request_id = u.request_id AND q.call_id IS NOT DISTINCT FROM u.call_id AND q.state = 'unknown'
         JOIN reprovision_requests r ON r.id = q.request_id
         RETURNING request_id, final";
     SETTLE_ENTRIES = "
@@ -275,7 +289,7 @@ statements! {
             due_at = now() + u.delay_ms * interval '1 millisecond', wait_reason = u.wait_reason
         FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[])
              AS u (request_id, call_id, state, delay_ms, wait_reason)
-        WHERE q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'";
+        WHERE q.request_id = u.request_id AND q.call_id IS NOT DISTINCT FROM u.call_id AND q.state = 'unknown'";
 
     TRACK_TENANTS = "
         INSERT INTO completion_tenants (tenant, first_after_ms) SELECT u.tenant, $2 FROM unnest($1::text[]) AS u (tenant) ORDER BY 1
@@ -448,7 +462,7 @@ statements! {
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+        WHERE q.state <> 'queued' GROUP BY q.tenant, q.state";
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id

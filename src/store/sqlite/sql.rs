@@ -20,6 +20,18 @@ macro_rules! cloud_pc {
     };
 }
 
+/// What the calls asked for and is still theirs: they name their requests, so that no index of the queue need name the calls.
+macro_rules! of_calls {
+    ($which:literal) => {
+        concat!(
+            "request_id IN (SELECT u.value FROM graph_calls c, json_each(c.request_ids) u WHERE c.id ",
+            $which,
+            ") AND call_id ",
+            $which
+        )
+    };
+}
+
 /// Entries of an operator's scope: ?1 is its kind, ?2 tenants or devices, ?3 requests. An arm whose kind it is not is never
 /// entered, and the others find their entries by an index.
 macro_rules! in_scope {
@@ -140,27 +152,26 @@ statements! {
                           AND w.lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
                           AND w.heartbeat_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '10 seconds'))
         RETURNING id, tenant, device_count, worker";
-    ABANDON_RESULTS = "
+    ABANDON_RESULTS = concat!("
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts + 1, 'unknown', 'policy', 0,
                'the worker stopped before an answer was recorded', r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        FROM json_each(?1) u JOIN reprovision_queue q ON q.call_id = u.value
-        JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.state = 'sending'";
-    ABANDON_ENTRIES = "
+        FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND q.state = 'sending'");
+    ABANDON_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
-        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+        WHERE ", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND state = 'sending'");
     ABANDON_TENANTS = "UPDATE tenants SET cautious = 1 WHERE name IN (SELECT value FROM json_each(?1))";
 
     RELEASE_CALLS = "
         UPDATE graph_calls SET state = 'not_sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), error_code = 'not_sent',
                error_message = 'the answer to the commit of the intent was lost, so the call was never made'
         WHERE state = 'sending' AND worker = ?1 AND id NOT IN (SELECT value FROM json_each(?2)) RETURNING id";
-    RELEASE_ENTRIES = "
+    RELEASE_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
-        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+        WHERE ", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND state = 'sending'");
 
     FACTS = "
         SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
@@ -215,8 +226,8 @@ statements! {
                graph_date = ?5, error_code = ?6, error_message = ?7, response_body = ?8, surplus_ids = ?9
         WHERE id = ?1 AND state = ?10 AND (state = 'sending' OR error_code = 'abandoned')
         RETURNING tenant, device_count";
-    OPEN_ENTRIES = "
-        SELECT request_id FROM reprovision_queue WHERE call_id = ?1 AND state IN ('unknown', 'held') ORDER BY request_id";
+    OPEN_ENTRIES = concat!("
+        SELECT request_id FROM reprovision_queue WHERE ", of_calls!("= ?1"), " AND state IN ('unknown', 'held') ORDER BY request_id");
     // The settlement that this answer comes after: the last word on each request about this call. A bare column is that of
     // the row with the maximum.
     SETTLED_BEFORE = "
@@ -255,7 +266,8 @@ statements! {
                      value ->> 4 AS charge, value ->> 5 AS max_batch FROM json_each(?2)) AS u
         WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = ?1";
 
-    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen. The
+    // state is said twice for the index, which has the same words.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
                c.action, (SELECT c.cloud_pc_ids ->> u.key FROM json_each(c.managed_device_ids) u
@@ -264,7 +276,7 @@ statements! {
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -500.0) || ' seconds')) AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = ?1 AND q.state = 'unknown'
+        WHERE q.tenant = ?1 AND q.state = 'unknown' AND q.state IN ('unknown', 'held')
           AND (q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
                AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
                OR max(c.sent_at, c.finished_at) > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?3 / 1000.0) || ' seconds'))
@@ -449,7 +461,7 @@ statements! {
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+        WHERE q.state <> 'queued' GROUP BY q.tenant, q.state";
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id
