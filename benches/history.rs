@@ -11,8 +11,9 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use crate::support::client::Client;
 use crate::support::daemon::{UNTHROTTLED, configure, migrate, simulator};
-use crate::support::database::{BOTH, Client, Database, Kind};
+use crate::support::database::{BOTH, Database, Kind};
 use crate::support::prompt;
 use crate::support::report::{Goal, Report};
 use clap::Args;

@@ -1,15 +1,18 @@
-//! P8: how soon `run` is ready, how long a large CSV file takes to be queued, and whether memory grows with the queue.
+//! P8: how soon `run` is ready, how long a large CSV file takes to be queued, and whether memory grows with the queue, or with
+//! what has been done.
 //!
 //! ```sh
 //! tests/with-postgres --durable cargo bench -- start
 //! tests/with-postgres --durable cargo bench -- start --rows 100000 --starts 5
+//! tests/with-postgres --durable cargo bench -- start --rows 10000 --starts 1 --job 1000000   # memory over a million devices
 //! ```
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
 use crate::support::daemon::{Daemon, UNTHROTTLED, command, configure, memory_mb, migrate, simulator};
-use crate::support::database::{BOTH, Client, Database, Kind};
+use crate::support::database::{BOTH, Database, Kind};
 use crate::support::report::{Goal, Report};
 use clap::Args;
 use reprovisiond::simulator::Throttle;
@@ -22,6 +25,9 @@ pub struct Arguments {
     /// How often the daemon is started
     #[arg(long, default_value_t = 20)]
     starts: usize,
+    /// Devices that a daemon takes through, from the first to the last, for its memory
+    #[arg(long, default_value_t = 100_000)]
+    job: usize,
 }
 
 /// The short queue that the long one's memory is compared with.
@@ -43,8 +49,31 @@ pub async fn run(arguments: Arguments) {
         report.value("P8", format!("{what}, memory of `enqueue`"), "MB", &[long.enqueue_mb], Goal::None);
         let what = format!("{kind}, memory of `run`, {} queued", arguments.rows);
         report.ratio("P8", what, "MB", &[long.run_mb], ("10,000 queued", &[short.run_mb]), Goal::RatioAtMost(1.1));
+        let what = format!("{kind}, memory of `run` over {} devices", arguments.job);
+        let (tenth, end, seconds) = job(kind, arguments.job).await;
+        report.fact(format!("{kind}: {} devices in {seconds:.0} s", arguments.job));
+        report.ratio("P8", what, "MB", &[end], ("the first tenth", &[tenth]), Goal::RatioAtMost(1.1));
     }
     report.end();
+}
+
+/// The most memory that the daemon had had by the first tenth of a job, and by its end; and the seconds that it took.
+async fn job(kind: Kind, devices: usize) -> (f64, f64, f64) {
+    let (database, simulator) = (Database::new(kind).await, simulator(Duration::ZERO, Throttle::Off));
+    let config = configure(&database, &simulator, UNTHROTTLED);
+    migrate(&config);
+    let mut client = database.connect().await;
+    client.request(devices).await;
+    let started = Instant::now();
+    let daemon = Daemon::start(&config);
+    let mut memory = Vec::new();
+    for until in [devices / 10, devices] {
+        while results(&mut client).await < i64::try_from(until).unwrap() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        memory.push(daemon.memory_mb("VmHWM"));
+    }
+    (memory[0], memory[1], started.elapsed().as_secs_f64())
 }
 
 async fn starts(kind: Kind, starts: usize) -> Vec<f64> {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use reprovisiond::simulator::{Options, Others, Simulator, Throttle};
 
-use super::database::{Client, Database};
+use super::client::Client;
+use super::database::Database;
 
 /// A Graph that knows every device and refuses nothing but what `throttle` says.
 pub fn simulator(latency: Duration, throttle: Throttle) -> Simulator {

@@ -5,6 +5,8 @@ use std::fmt;
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
+use super::client::Client;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     Postgres,
@@ -92,22 +94,7 @@ fn server() -> url::Url {
     url::Url::parse(&url).unwrap()
 }
 
-/// Somebody else's connection to it.
-pub enum Client {
-    Sqlite(SqliteConnection),
-    Postgres(PgConnection),
-}
-
 impl Client {
-    pub async fn execute(&mut self, sql: &str) {
-        let statements = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
-        let done = match self {
-            Self::Sqlite(connection) => statements.execute(connection).await.map(drop),
-            Self::Postgres(connection) => statements.execute(connection).await.map(drop),
-        };
-        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
-    }
-
     pub async fn number(&mut self, sql: &str) -> i64 {
         let query = sqlx::AssertSqlSafe(sql.to_owned());
         let number = match self {
@@ -128,33 +115,6 @@ impl Client {
     pub async fn request(&mut self, n: usize) {
         self.insert(n).await;
         self.tidy().await;
-    }
-
-    /// What the database would do by itself at some time, so that no measurement depends on when.
-    pub async fn tidy(&mut self) {
-        let postgres = matches!(self, Self::Postgres(_));
-        self.execute(if postgres { "VACUUM ANALYZE" } else { "PRAGMA wal_checkpoint(TRUNCATE)" }).await;
-    }
-
-    /// A table `s (n)` with the numbers 1 to `n`.
-    pub fn rows(&self, n: usize) -> String {
-        match self {
-            Self::Postgres(_) => format!("generate_series(1, {n}) AS s (n)"),
-            Self::Sqlite(_) => {
-                format!(
-                    "(WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {n}) SELECT n FROM s) AS s"
-                )
-            }
-        }
-    }
-
-    pub fn random_device(&self) -> &'static str {
-        match self {
-            Self::Postgres(_) => "gen_random_uuid()::text",
-            Self::Sqlite(_) => {
-                "lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-8' || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))"
-            }
-        }
     }
 
     /// Requests that have no final result yet.

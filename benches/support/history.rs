@@ -1,7 +1,7 @@
 //! A database with years behind it: history and a backlog, written by a few statements without the triggers that a producer
 //! and the daemon meet. The rows are as these would have left them.
 
-use super::database::Client;
+use super::client::Client;
 
 /// Devices in a call of the history.
 const BATCH: usize = 100;
@@ -9,7 +9,7 @@ const BATCH: usize = 100;
 impl Client {
     /// `history` requests that have ended, and `waiting` that have not: half of these are due in a month, the other half
     /// now, behind every request of ordinary priority.
-    pub async fn fill(&mut self, history: usize, waiting: usize) {
+    pub(crate) async fn fill(&mut self, history: usize, waiting: usize) {
         let triggers = self.triggers_off().await;
         self.ended(history).await;
         self.waiting(history, waiting).await;

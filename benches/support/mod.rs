@@ -1,5 +1,6 @@
 //! What the benchmarks share: databases of their own, the daemon as a process, the yardsticks, and the table at the end.
 
+pub mod client;
 pub mod daemon;
 pub mod database;
 pub mod history;

@@ -16,7 +16,7 @@ use reprovisiond::store;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::database::Client;
+use super::client::Client;
 
 struct Prompt;
 

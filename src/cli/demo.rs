@@ -75,7 +75,7 @@ pub(crate) async fn run(global: &Global, args: &DemoArgs) -> Result<(), Failure>
     insert(&url, &devices).await?;
 
     let started = BootInstant::now();
-    let before = store.results(&ResultFilter::default(), 0, 1).await?;
+    let before = store.results(&ResultFilter::default(), None, 1).await?;
     debug_assert!(before.is_empty(), "a demo begins with an empty database");
     work(&store, &simulator, &tenant, args).await?;
     let seconds = started.elapsed().as_secs_f32();
@@ -108,7 +108,7 @@ async fn prepare(url: &DatabaseUrl, tenant: &TenantName) -> Result<Arc<dyn Store
     let store = database::open_url(url, true).await?;
     store.migrate().await.map_err(|error| database::at(url, error))?;
     only_a_demo(&*store, url).await?;
-    if !store.results(&ResultFilter { all_attempts: true, ..ResultFilter::default() }, 0, 1).await?.is_empty() {
+    if !store.results(&ResultFilter { all_attempts: true, ..ResultFilter::default() }, None, 1).await?.is_empty() {
         return Err(Failure::new(
             Exit::Usage,
             format!(
@@ -285,12 +285,12 @@ async fn report(
     let mut examples = String::new();
     for id in ["30d0e128-de93-41dc-89ec-33d84bb662a0", "7c82a3e3-9459-44e4-94d9-b92f93bf78dd"] {
         let filter = ResultFilter { device: id.parse().ok(), ..ResultFilter::default() };
-        for row in store.results(&filter, 0, 10).await? {
+        for row in store.results(&filter, None, 10).await? {
             examples.extend(["  ", id, "  ", row.bucket.as_str(), "\n"]);
         }
     }
     let doubted = ResultFilter { all_attempts: true, bucket: Some(Bucket::Unknown), ..ResultFilter::default() };
-    let doubted = store.results(&doubted, 0, 1000).await?.iter().filter(|row| row.source == Source::Answer).count();
+    let doubted = store.results(&doubted, None, 1000).await?.iter().filter(|row| row.source == Source::Answer).count();
     let doubts = if doubted == 0 {
         String::new()
     } else {

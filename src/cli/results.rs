@@ -10,7 +10,7 @@ use super::{Failure, Global, Output, database};
 use crate::domain::id::{CallId, ManagedDeviceId, RequestId, TenantName};
 use crate::domain::lifecycle::Bucket;
 use crate::domain::span::When;
-use crate::store::{ResultFilter, ResultRow, Store};
+use crate::store::{ResultFilter, ResultPlace, ResultRow, Store};
 
 /// Rows read at once: what bounds the memory, whatever the number of results.
 const PAGE: u32 = 5000;
@@ -87,7 +87,7 @@ async fn show(store: &dyn Store, output: Output, args: &ResultsArgs) -> Result<(
         Some(newest) => store.results_before(&filter, newest).await?,
         None => None,
     };
-    let mut pages = Pages { store, filter: &filter, after: before.unwrap_or(0), left: args.limit };
+    let mut pages = Pages { store, filter: &filter, after: before, left: args.limit };
     while let Some(page) = pages.next().await? {
         for row in &page {
             rows.row(row)?;
@@ -120,11 +120,11 @@ impl ResultsArgs {
     }
 }
 
-/// Result rows a page at a time, from an id on.
+/// Result rows a page at a time, from a place on.
 struct Pages<'a> {
     store: &'a dyn Store,
     filter: &'a ResultFilter,
-    after: i64,
+    after: Option<ResultPlace>,
     left: Option<u32>,
 }
 
@@ -137,7 +137,7 @@ impl Pages<'_> {
         }
         let page = self.store.results(self.filter, self.after, limit).await?;
         let Some(last) = page.last() else { return Ok(None) };
-        self.after = last.id;
+        self.after = Some(last.place());
         self.left = self.left.map(|left| left.saturating_sub(u32::try_from(page.len()).unwrap_or(u32::MAX)));
         Ok(Some(page))
     }
@@ -145,7 +145,7 @@ impl Pages<'_> {
 
 async fn table(store: &dyn Store, filter: &ResultFilter, newest: u32) -> Result<(), Stop> {
     let before = store.results_before(filter, newest).await?;
-    let mut pages = Pages { store, filter, after: before.unwrap_or(0), left: Some(newest) };
+    let mut pages = Pages { store, filter, after: before, left: Some(newest) };
     let (mut rows, mut shown) = (Vec::new(), [true; HEADINGS.len()]);
     // What few results have is there where some have it: following, and what is kept of a settlement. The latter is JSON, which
     // makes a table hard to read, and so only where the question is about one request.

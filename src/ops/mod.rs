@@ -170,7 +170,7 @@ async fn results_csv(State(ops): Shared) -> Response {
     let newest = |store: Arc<dyn Store>| async move {
         let filter = ResultFilter { all_attempts: true, ..ResultFilter::default() };
         let before = store.results_before(&filter, CSV_ROWS).await?;
-        store.results(&filter, before.unwrap_or(0), CSV_ROWS).await
+        store.results(&filter, before, CSV_ROWS).await
     };
     match ops.source.ask(newest).await {
         Ok(rows) => csv("results.csv", ResultRow::COLUMNS, &rows),

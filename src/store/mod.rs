@@ -141,10 +141,15 @@ pub trait Store: Send + Sync {
     async fn status(&self) -> Result<Status, StoreError>;
 
     /// Result rows after `after`, oldest first, at most `limit`.
-    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError>;
+    async fn results(
+        &self,
+        filter: &ResultFilter,
+        after: Option<ResultPlace>,
+        limit: u32,
+    ) -> Result<Vec<ResultRow>, StoreError>;
 
-    /// The id after which the `newest` last result rows come, for `results`. `None`: there are no more than that.
-    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError>;
+    /// The place after which the `newest` last result rows come, for `results`. `None`: there are no more than that.
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<ResultPlace>, StoreError>;
 
     /// What `status` shows without the totals, whose cost is the history's; and how old what is under way is. For whoever asks
     /// every few seconds.
@@ -504,6 +509,29 @@ pub struct ResultFilter {
     pub all_attempts: bool,
 }
 
+impl ResultFilter {
+    /// The statement that reads the least for this: by time; of a bucket that few are in; or of the few devices that it names, which a request
+    /// and a call do too.
+    fn narrowest<'a>(&self, by_time: &'a str, of_bucket: &'a str, of_devices: &'a str) -> &'a str {
+        if self.device.is_some() || self.request.is_some() || self.call.is_some() {
+            of_devices
+        } else if self.bucket.is_some_and(|bucket| bucket != Bucket::Successful) {
+            of_bucket
+        } else {
+            by_time
+        }
+    }
+}
+
+/// Where a result stands: they are in the order of time, and those of one time in the order of their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResultPlace {
+    /// `device_results.recorded_at`
+    pub recorded_at: DateTime<Utc>,
+    /// `device_results.id`
+    pub id: i64,
+}
+
 /// A row of `device_results`, with the evidence of its call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ResultRow {
@@ -552,6 +580,11 @@ pub struct ResultRow {
 }
 
 impl ResultRow {
+    /// What comes after it is what comes after this place.
+    pub const fn place(&self) -> ResultPlace {
+        ResultPlace { recorded_at: self.recorded_at, id: self.id }
+    }
+
     /// The columns of JSON and CSV, named as in `device_results` and `graph_calls`.
     pub const COLUMNS: &[&str] = &[
         "id",

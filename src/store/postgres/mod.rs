@@ -16,8 +16,8 @@ use super::rows;
 use super::settled::Settlements;
 use super::{
     AbandonedCall, Activity, Answer, CallRow, Claim, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
-    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, ResultFilter, ResultRow, Status, Store, StoreError, Turned,
-    WorkerIdentity,
+    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, ResultFilter, ResultPlace, ResultRow, Status, Store,
+    StoreError, Turned, WorkerIdentity,
 };
 use crate::config::DatabaseUrl;
 use crate::domain::completion::{Judgement, Watch};
@@ -65,11 +65,13 @@ impl PostgresStore {
     }
 }
 
-/// Binds what the statements over `device_results` take, in their order.
+/// Binds what the statements over `device_results` take, in their order. They are planned for it each time: planned once for any
+/// filter, after the first pages, they would read the whole range again for each.
 macro_rules! filtered {
     ($query:expr, $after:expr, $filter:expr, $limit:expr) => {
         $query
-            .bind($after)
+            .bind($after.map(|place| place.recorded_at))
+            .bind($after.map(|place| place.id))
             .bind($filter.all_attempts)
             .bind(&$filter.tenant)
             .bind($filter.device.map(|device| device.to_string()))
@@ -79,6 +81,7 @@ macro_rules! filtered {
             .bind($filter.since)
             .bind($filter.until)
             .bind(i64::from($limit))
+            .persistent(false)
     };
 }
 #[async_trait]
@@ -327,15 +330,25 @@ impl Store for PostgresStore {
         Ok(rows::status!(&mut *tx, sql, Uuid, true))
     }
 
-    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
+    async fn results(
+        &self,
+        filter: &ResultFilter,
+        after: Option<ResultPlace>,
+        limit: u32,
+    ) -> Result<Vec<ResultRow>, StoreError> {
         let mut tx = self.connections.begin_snapshot().await?;
-        let found = filtered!(sqlx::query(sql::RESULTS), after, filter, limit).fetch_all(&mut *tx).await?;
+        let statement = filter.narrowest(sql::RESULTS, sql::RESULTS_OF_BUCKET, sql::RESULTS_OF_DEVICES);
+        let found = filtered!(sqlx::query(statement), after, filter, limit).fetch_all(&mut *tx).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Uuid))).collect()
     }
 
-    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<ResultPlace>, StoreError> {
         let mut tx = self.connections.begin_snapshot().await?;
-        Ok(filtered!(sqlx::query_scalar(sql::RESULTS_BEFORE), 0_i64, filter, newest).fetch_optional(&mut *tx).await?)
+        let statement =
+            filter.narrowest(sql::RESULTS_BEFORE, sql::RESULTS_BEFORE_OF_BUCKET, sql::RESULTS_BEFORE_OF_DEVICES);
+        let query = filtered!(sqlx::query_as(statement), None::<ResultPlace>, filter, newest);
+        let found: Option<(DateTime<Utc>, i64)> = query.fetch_optional(&mut *tx).await?;
+        Ok(found.map(|(recorded_at, id)| ResultPlace { recorded_at, id }))
     }
 
     async fn overview(&self) -> Result<Overview, StoreError> {

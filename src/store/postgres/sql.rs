@@ -9,6 +9,18 @@ macro_rules! cloud_pc {
     };
 }
 
+/// What the calls asked for and is still theirs: they name their requests, so that no index of the queue need name the calls.
+macro_rules! of_calls {
+    ($which:literal) => {
+        concat!(
+            "request_id = ANY(ARRAY(SELECT unnest(c.request_ids) FROM graph_calls c WHERE c.id ",
+            $which,
+            ")) AND call_id ",
+            $which
+        )
+    };
+}
+
 /// Entries of an operator's scope: $1 is its kind, $2 tenants or devices, $3 requests. The kind is known when the
 /// statement is planned, so that only its own arm remains, with that arm's index.
 macro_rules! in_scope {
@@ -16,6 +28,50 @@ macro_rules! in_scope {
         "($1 = 'all' OR ($1 = 'tenant' AND q.tenant = ANY($2))
           OR ($1 = 'device' AND q.request_id = ANY(ARRAY(SELECT id FROM reprovision_requests WHERE managed_device_id = ANY($2))))
           OR ($1 = 'request' AND q.request_id = ANY($3)))"
+    };
+}
+
+/// Results after a place in their order ($1, $2), of a filter ($3 to $10).
+macro_rules! results {
+    ($found:expr, $order:literal) => {
+        concat!(
+            "SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final
+        WHERE ", filter!(), " AND ", $found, " ORDER BY ", $order
+        )
+    };
+}
+
+macro_rules! results_before {
+    ($found:expr) => {
+        concat!(
+            "SELECT d.recorded_at, d.id FROM device_results d WHERE ",
+            filter!(),
+            " AND ",
+            $found,
+            " ORDER BY d.recorded_at DESC, d.id DESC LIMIT 1 OFFSET $11"
+        )
+    };
+}
+
+macro_rules! filter {
+    () => {
+        "(d.recorded_at, d.id) > (coalesce($1, '-infinity'::timestamptz), coalesce($2, 0::bigint))
+          AND d.recorded_at >= coalesce($9, '-infinity'::timestamptz) AND d.recorded_at < coalesce($10, 'infinity'::timestamptz)
+          AND (d.final OR $3) AND ($4::text IS NULL OR d.tenant = $4) AND ($5::text IS NULL OR d.managed_device_id = $5)
+          AND ($6::bigint IS NULL OR d.request_id = $6) AND ($7::uuid IS NULL OR d.call_id = $7) AND ($8::text IS NULL OR d.bucket = $8)"
+    };
+}
+
+macro_rules! of_devices {
+    () => {
+        "d.managed_device_id = ANY(ARRAY(SELECT $5 UNION SELECT r.managed_device_id FROM reprovision_requests r WHERE r.id = $6
+                                         UNION SELECT unnest(c.managed_device_ids) FROM graph_calls c WHERE c.id = $7))"
     };
 }
 
@@ -82,17 +138,17 @@ statements! {
           AND NOT EXISTS (SELECT FROM workers w WHERE w.id = c.worker AND w.stopped_at IS NULL AND w.lease_expires_at > now()
                           AND w.heartbeat_at <= now() + interval '10 seconds')
         RETURNING c.id, c.tenant, c.device_count, c.worker";
-    ABANDON_RESULTS = "
+    ABANDON_RESULTS = concat!("
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts + 1, 'unknown', 'policy', false,
                'the worker stopped before an answer was recorded', r.requested_by, r.reason, now()
         FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.call_id = ANY($1) AND q.state = 'sending'";
-    ABANDON_ENTRIES = "
+        WHERE q.", of_calls!("= ANY($1)"), " AND q.state = 'sending'");
+    ABANDON_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
-        WHERE call_id = ANY($1) AND state = 'sending'";
+        WHERE ", of_calls!("= ANY($1)"), " AND state = 'sending'");
     ABANDON_TENANTS = "
         UPDATE tenants SET cautious = true
         WHERE name IN (SELECT name FROM tenants WHERE name = ANY($1) ORDER BY name FOR NO KEY UPDATE)";
@@ -101,17 +157,18 @@ statements! {
         UPDATE graph_calls SET state = 'not_sent', finished_at = now(), error_code = 'not_sent',
                error_message = 'the answer to the commit of the intent was lost, so the call was never made'
         WHERE state = 'sending' AND worker = $1 AND id <> ALL($2) RETURNING id";
-    RELEASE_ENTRIES = "
+    RELEASE_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
-        WHERE call_id = ANY($1) AND state = 'sending'";
+        WHERE ", of_calls!("= ANY($1)"), " AND state = 'sending'");
 
-    // Not now(), which is when the transaction began: a claim may have waited long for its lock since.
+    // Not now(), which is when the transaction began: a claim may have waited long for its lock since. OFFSET 0 keeps a look-up for
+    // each call in doubt: as a join it may read every call.
     FACTS = "
         SELECT t.name, statement_timestamp() AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until, t.next_call_at, t.pace, t.paced_at, t.throttled_at, t.cautious, t.waits_in_a_row,
                (SELECT count(*) FROM graph_calls c WHERE c.tenant = t.name AND c.state = 'sending') AS calls_in_flight,
-               (SELECT count(DISTINCT q.call_id) FROM reprovision_queue q
-                JOIN graph_calls c ON c.id = q.call_id AND c.state = 'unknown'
-                WHERE q.tenant = t.name AND q.state IN ('unknown', 'held')) AS open_doubts,
+               (SELECT count(*) FROM (SELECT DISTINCT q.call_id FROM reprovision_queue q
+                                      WHERE q.tenant = t.name AND q.state IN ('unknown', 'held')) q
+                WHERE EXISTS (SELECT FROM graph_calls c WHERE c.id = q.call_id AND c.state = 'unknown' OFFSET 0)) AS open_doubts,
                EXISTS (SELECT FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND q.ready) AS ready,
                (SELECT min(q.due_at) FROM reprovision_queue q WHERE q.tenant = t.name AND q.state = 'queued' AND NOT q.ready) AS next_due,
                (SELECT min(q.expires_at) FROM reprovision_queue q
@@ -121,11 +178,12 @@ statements! {
     // Differs because SQLite has one writer anyway: the row lock makes claims of one tenant follow each other.
     LOCK_TENANT = "SELECT name FROM tenants WHERE name = $1 FOR NO KEY UPDATE";
     TRY_LOCK_TENANT = "SELECT name FROM tenants WHERE name = $1 FOR NO KEY UPDATE SKIP LOCKED";
+    // Found first, as a list: as a join it may read the queue from end to end.
     PROMOTE_DUE = "
         UPDATE reprovision_queue SET ready = true, wait_reason = NULL
-        WHERE request_id IN (SELECT request_id FROM reprovision_queue
-                             WHERE tenant = $1 AND state = 'queued' AND NOT ready AND due_at <= now()
-                             ORDER BY due_at LIMIT $2)";
+        WHERE request_id = ANY(ARRAY(SELECT request_id FROM reprovision_queue
+                                     WHERE tenant = $1 AND state = 'queued' AND NOT ready AND due_at <= now()
+                                     ORDER BY due_at LIMIT $2))";
     OVERDUE = "
         SELECT request_id, managed_device_id, due_at, expires_at, attempts, max_batch FROM reprovision_queue
         WHERE tenant = $1 AND state = 'queued' AND expires_at <= $3 ORDER BY expires_at LIMIT $2";
@@ -165,9 +223,9 @@ statements! {
         WHERE c.id = u.id AND c.state = $10 AND (c.state = 'sending' OR c.error_code = 'abandoned')
         RETURNING c.id, c.tenant, c.device_count";
     // Locked in one order, so that a late answer and a settlement of the same doubts follow each other.
-    OPEN_ENTRIES = "
-        SELECT request_id FROM reprovision_queue WHERE call_id = $1 AND state IN ('unknown', 'held')
-        ORDER BY request_id FOR UPDATE";
+    OPEN_ENTRIES = concat!("
+        SELECT request_id FROM reprovision_queue WHERE ", of_calls!("= $1"), " AND state IN ('unknown', 'held')
+        ORDER BY request_id FOR UPDATE");
     // The settlement that this answer comes after: the last word on each request about this call.
     SETTLED_BEFORE = "
         SELECT DISTINCT ON (d.request_id) d.request_id, d.managed_device_id, d.attempt, d.bucket, d.source
@@ -188,8 +246,8 @@ statements! {
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id,
                q.attempts + CASE WHEN q.state = 'sending' THEN u.charge ELSE 0 END, u.bucket, u.source, u.final, u.detail,
                r.requested_by, r.reason, now()
-        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::boolean[], $6::text[], $7::integer[])
-             AS u (call_id, request_id, bucket, source, final, detail, charge)
+        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::text[], $6::integer[], $7::uuid[])
+             AS u (request_id, bucket, source, final, detail, charge, call_id)
         CROSS JOIN LATERAL (SELECT * FROM reprovision_queue b WHERE b.request_id = u.request_id OFFSET 0) q
         JOIN reprovision_requests r ON r.id = q.request_id
         WHERE q.call_id = u.call_id";
@@ -202,24 +260,25 @@ statements! {
             wait_reason = u.wait_reason,
             attempts = q.attempts + u.charge - CASE WHEN q.state = 'sending' THEN 0 ELSE 1 END,
             max_batch = CASE WHEN u.charge = 1 THEN NULL ELSE coalesce(u.max_batch, q.max_batch) END
-        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::text[], $6::integer[], $7::integer[])
-             AS u (call_id, request_id, state, delay_ms, wait_reason, charge, max_batch)
+        FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::integer[], $6::integer[], $7::uuid[])
+             AS u (request_id, state, delay_ms, wait_reason, charge, max_batch, call_id)
         WHERE q.request_id = u.request_id AND q.call_id = u.call_id";
 
-    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen. OFFSET 0 as above.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, now() AS now,
                c.action, c.cloud_pc_ids[array_position(c.managed_device_ids, q.managed_device_id)] AS cloud_pc_id,
                (SELECT count(DISTINCT o.id) FROM device_results d JOIN graph_calls o ON o.id = d.call_id
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= c.sent_at - $3 * interval '2 milliseconds') AS explained
-        FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = $1 AND q.state = 'unknown'
-          AND (q.due_at <= now() AND c.finished_at <= now() - $2 * interval '1 millisecond'
+        FROM (SELECT * FROM reprovision_queue b WHERE b.tenant = $1 AND b.state = 'unknown' OFFSET 0) q
+        CROSS JOIN LATERAL (SELECT * FROM graph_calls b WHERE b.id = q.call_id OFFSET 0) c
+        WHERE (q.due_at <= now() AND c.finished_at <= now() - $2 * interval '1 millisecond'
                OR greatest(c.sent_at, c.finished_at) > now() + $3 * interval '1 millisecond')
         ORDER BY c.finished_at, q.request_id LIMIT $4";
     LOCK_DOUBTS = "
         SELECT request_id FROM reprovision_queue WHERE request_id = ANY($1) ORDER BY request_id FOR UPDATE";
+    // IS NOT DISTINCT FROM serves no index: by that of doubts, all of a call would be read for each of its requests.
     SETTLE_RESULTS = "
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at, evidence)
@@ -227,7 +286,7 @@ statements! {
                r.requested_by, r.reason, now(), u.evidence
         FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::text[])
              AS u (request_id, call_id, bucket, final, detail, evidence)
-        JOIN reprovision_queue q ON q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'
+        JOIN reprovision_queue q ON q.request_id = u.request_id AND q.call_id IS NOT DISTINCT FROM u.call_id AND q.state = 'unknown'
         JOIN reprovision_requests r ON r.id = q.request_id
         RETURNING request_id, final";
     SETTLE_ENTRIES = "
@@ -236,7 +295,7 @@ statements! {
             due_at = now() + u.delay_ms * interval '1 millisecond', wait_reason = u.wait_reason
         FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[])
              AS u (request_id, call_id, state, delay_ms, wait_reason)
-        WHERE q.request_id = u.request_id AND q.call_id = u.call_id AND q.state = 'unknown'";
+        WHERE q.request_id = u.request_id AND q.call_id IS NOT DISTINCT FROM u.call_id AND q.state = 'unknown'";
 
     TRACK_TENANTS = "
         INSERT INTO completion_tenants (tenant, first_after_ms) SELECT u.tenant, $2 FROM unnest($1::text[]) AS u (tenant) ORDER BY 1
@@ -397,30 +456,19 @@ statements! {
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > now() ORDER BY started_at";
 
-    RESULTS = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final
-        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
-          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
-          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
-          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
-        ORDER BY d.id LIMIT $10";
-    RESULTS_BEFORE = "
-        SELECT d.id FROM device_results d
-        WHERE d.id > $1 AND (d.final OR $2) AND ($3::text IS NULL OR d.tenant = $3)
-          AND ($4::text IS NULL OR d.managed_device_id = $4) AND ($5::bigint IS NULL OR d.request_id = $5)
-          AND ($6::uuid IS NULL OR d.call_id = $6) AND ($7::text IS NULL OR d.bucket = $7)
-          AND ($8::timestamptz IS NULL OR d.recorded_at >= $8) AND ($9::timestamptz IS NULL OR d.recorded_at < $9)
-        ORDER BY d.id DESC LIMIT 1 OFFSET $10";
+    // By time, and of one time by id. Planned for its parameters each time it is asked (`filtered!`).
+    RESULTS = results!("true", "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE = results_before!("true");
+    // What is no success is rare, and has an index of its own.
+    RESULTS_OF_BUCKET = results!("d.bucket <> 'successful' AND d.bucket = $8", "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE_OF_BUCKET = results_before!("d.bucket <> 'successful' AND d.bucket = $8");
+    // A request is found by its device, and so are those of a call.
+    RESULTS_OF_DEVICES = results!(of_devices!(), "d.recorded_at, d.id LIMIT $11");
+    RESULTS_BEFORE_OF_DEVICES = results_before!(of_devices!());
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+        WHERE q.state <> 'queued' GROUP BY q.tenant, q.state";
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id

@@ -82,13 +82,13 @@ impl Steps for PostgresSteps {
 
     async fn results(&mut self, rows: &ResultColumns) -> Result<u64, StoreError> {
         let written = sqlx::query(sql::RECORD_RESULTS)
-            .bind(uuids(&rows.call_id))
             .bind(&rows.request_id)
             .bind(&rows.bucket)
             .bind(&rows.source)
             .bind(&rows.is_final)
             .bind(&rows.detail)
             .bind(&rows.charge)
+            .bind(uuids(&rows.call_id))
             .execute(&mut *self.0)
             .await?;
         Ok(written.rows_affected())
@@ -100,13 +100,13 @@ impl Steps for PostgresSteps {
 
     async fn keep_in_queue(&mut self, rows: &QueueColumns) -> Result<u64, StoreError> {
         let changed = sqlx::query(sql::KEEP_IN_QUEUE)
-            .bind(uuids(&rows.call_id))
             .bind(&rows.request_id)
             .bind(&rows.state)
             .bind(&rows.delay_ms)
             .bind(&rows.wait_reason)
             .bind(&rows.charge)
             .bind(&rows.max_batch)
+            .bind(uuids(&rows.call_id))
             .execute(&mut *self.0)
             .await?;
         Ok(changed.rows_affected())

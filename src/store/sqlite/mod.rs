@@ -16,8 +16,8 @@ use super::rows;
 use super::settled::Settlements;
 use super::{
     AbandonedCall, Activity, Answer, CallRow, Claim, ClaimedCompletions, CompletionClaim, Condition, Decide, Depth,
-    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, ResultFilter, ResultRow, Status, Store, StoreError, Turned,
-    WorkerIdentity,
+    DeviceHistory, Enqueued, NewRequest, Outcome, Overview, ResultFilter, ResultPlace, ResultRow, Status, Store,
+    StoreError, Turned, WorkerIdentity,
 };
 use crate::domain::completion::{Judgement, Watch};
 use crate::domain::id::{CallId, ManagedDeviceId, TenantName, WorkerId};
@@ -60,6 +60,9 @@ impl SqliteStore {
             .pragma("temp_store", "memory")
             // KiB. Devices are random, so a call touches as many pages of an index as it has devices.
             .pragma("cache_size", "-16000")
+            // Bytes. A checkpoint follows a commit when there are 1000 pages, so the file stays at 4 MB and a commit or two; while a
+            // reader has an old snapshot it must grow, and without this it would stay as long as it was then.
+            .pragma("journal_size_limit", "16777216")
             // Whoever waits for the writer waits for the write lock after it.
             .busy_timeout(patience / 3);
         let writer = pool(1, patience).connect_with(options.clone()).await?;
@@ -111,7 +114,8 @@ fn pool(connections: u32, patience: Duration) -> SqlitePoolOptions {
 macro_rules! filtered {
     ($query:expr, $after:expr, $filter:expr, $limit:expr) => {
         $query
-            .bind($after)
+            .bind($after.map(|place| instant(place.recorded_at)))
+            .bind($after.map(|place| place.id))
             .bind($filter.all_attempts)
             .bind(&$filter.tenant)
             .bind($filter.device.map(|device| device.to_string()))
@@ -314,15 +318,23 @@ impl Store for SqliteStore {
         Ok(rows::status!(&mut *tx, sql, Hyphenated, true))
     }
 
-    async fn results(&self, filter: &ResultFilter, after: i64, limit: u32) -> Result<Vec<ResultRow>, StoreError> {
-        let statement = if filter.device.is_some() { sql::RESULTS_OF_DEVICE } else { sql::RESULTS };
+    async fn results(
+        &self,
+        filter: &ResultFilter,
+        after: Option<ResultPlace>,
+        limit: u32,
+    ) -> Result<Vec<ResultRow>, StoreError> {
+        let statement = filter.narrowest(sql::RESULTS, sql::RESULTS_OF_BUCKET, sql::RESULTS_OF_DEVICES);
         let found = filtered!(sqlx::query(statement), after, filter, limit).fetch_all(&self.reader).await?;
         found.iter().map(|row| Ok(rows::result_row!(row, Hyphenated))).collect()
     }
 
-    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<i64>, StoreError> {
-        let statement = if filter.device.is_some() { sql::RESULTS_BEFORE_OF_DEVICE } else { sql::RESULTS_BEFORE };
-        Ok(filtered!(sqlx::query_scalar(statement), 0, filter, newest).fetch_optional(&self.reader).await?)
+    async fn results_before(&self, filter: &ResultFilter, newest: u32) -> Result<Option<ResultPlace>, StoreError> {
+        let statement =
+            filter.narrowest(sql::RESULTS_BEFORE, sql::RESULTS_BEFORE_OF_BUCKET, sql::RESULTS_BEFORE_OF_DEVICES);
+        let query = filtered!(sqlx::query_as(statement), None::<ResultPlace>, filter, newest);
+        let found: Option<(DateTime<Utc>, i64)> = query.fetch_optional(&self.reader).await?;
+        Ok(found.map(|(recorded_at, id)| ResultPlace { recorded_at, id }))
     }
 
     async fn overview(&self) -> Result<Overview, StoreError> {

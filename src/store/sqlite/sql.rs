@@ -20,6 +20,18 @@ macro_rules! cloud_pc {
     };
 }
 
+/// What the calls asked for and is still theirs: they name their requests, so that no index of the queue need name the calls.
+macro_rules! of_calls {
+    ($which:literal) => {
+        concat!(
+            "request_id IN (SELECT u.value FROM graph_calls c, json_each(c.request_ids) u WHERE c.id ",
+            $which,
+            ") AND call_id ",
+            $which
+        )
+    };
+}
+
 /// Entries of an operator's scope: ?1 is its kind, ?2 tenants or devices, ?3 requests. An arm whose kind it is not is never
 /// entered, and the others find their entries by an index.
 macro_rules! in_scope {
@@ -31,6 +43,57 @@ macro_rules! in_scope {
             canonical_device!(),
             " = u.value WHERE ?1 = 'device'
               UNION ALL SELECT value FROM json_each(?3) WHERE ?1 = 'request')"
+        )
+    };
+}
+
+/// Results after a place in their order (?1, ?2), of a filter (?3 to ?10).
+macro_rules! results {
+    ($at:literal, $found:expr) => {
+        concat!(
+            "SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
+               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
+               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
+               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
+        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
+        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
+        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
+        WHERE ", filter!($at), " AND ", $found, " ORDER BY ", $at, ", d.id LIMIT ?11"
+        )
+    };
+}
+
+macro_rules! results_before {
+    ($at:literal, $found:expr) => {
+        concat!(
+            "SELECT d.recorded_at, d.id FROM device_results d WHERE ",
+            filter!($at),
+            " AND ",
+            $found,
+            " ORDER BY ",
+            $at,
+            " DESC, d.id DESC LIMIT 1 OFFSET ?11"
+        )
+    };
+}
+
+/// The plus keeps the range to the later of its two beginnings.
+macro_rules! filter {
+    ($at:literal) => {
+        concat!(
+            "(+d.recorded_at, d.id) > (coalesce(?1, ''), coalesce(?2, 0))
+          AND ", $at, " >= max(coalesce(?1, ''), coalesce(?9, '')) AND ", $at, " < coalesce(?10, '~')
+          AND (d.final = 1 OR ?3) AND (?4 IS NULL OR d.tenant = ?4) AND (?5 IS NULL OR d.managed_device_id = ?5)
+          AND (?6 IS NULL OR d.request_id = ?6) AND (?7 IS NULL OR d.call_id = ?7) AND (?8 IS NULL OR d.bucket = ?8)"
+        )
+    };
+}
+
+macro_rules! of_devices {
+    () => {
+        concat!(
+            "d.managed_device_id IN (SELECT ?5 UNION SELECT ", canonical_device!(), " FROM reprovision_requests r WHERE r.id = ?6
+                                      UNION SELECT u.value FROM graph_calls c, json_each(c.managed_device_ids) u WHERE c.id = ?7)"
         )
     };
 }
@@ -75,10 +138,11 @@ statements! {
         UPDATE workers SET heartbeat_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), lease_expires_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?2 / 1000.0) || ' seconds'), stopped_at = NULL
         WHERE id = ?1";
     STOP_WORKER = "UPDATE workers SET stopped_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now') WHERE id = ?1 AND stopped_at IS NULL";
+    // As a list: for each worker, SQLite would make an index of all calls first.
     WORKERS_WITH_OPEN_CALLS = "
-        SELECT id, host, process, version FROM workers w
+        SELECT id, host, process, version FROM workers
         WHERE host = ?1 AND stopped_at IS NULL
-          AND EXISTS (SELECT 1 FROM graph_calls c WHERE c.worker = w.id AND c.state = 'sending')";
+          AND id IN (SELECT worker FROM graph_calls WHERE state = 'sending')";
 
     // A heartbeat in the future is of a clock that has been set back since: its lease would be believed for as long.
     ABANDON_CALLS = "
@@ -89,27 +153,26 @@ statements! {
                           AND w.lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
                           AND w.heartbeat_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '10 seconds'))
         RETURNING id, tenant, device_count, worker";
-    ABANDON_RESULTS = "
+    ABANDON_RESULTS = concat!("
         INSERT INTO device_results (request_id, call_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)
         SELECT q.request_id, q.call_id, q.tenant, q.managed_device_id, q.attempts + 1, 'unknown', 'policy', 0,
                'the worker stopped before an answer was recorded', r.requested_by, r.reason, strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
-        FROM json_each(?1) u JOIN reprovision_queue q ON q.call_id = u.value
-        JOIN reprovision_requests r ON r.id = q.request_id
-        WHERE q.state = 'sending'";
-    ABANDON_ENTRIES = "
+        FROM reprovision_queue q JOIN reprovision_requests r ON r.id = q.request_id
+        WHERE q.", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND q.state = 'sending'");
+    ABANDON_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'unknown', attempts = attempts + 1,
                wait_reason = 'the worker stopped before an answer was recorded'
-        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+        WHERE ", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND state = 'sending'");
     ABANDON_TENANTS = "UPDATE tenants SET cautious = 1 WHERE name IN (SELECT value FROM json_each(?1))";
 
     RELEASE_CALLS = "
         UPDATE graph_calls SET state = 'not_sent', finished_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), error_code = 'not_sent',
                error_message = 'the answer to the commit of the intent was lost, so the call was never made'
         WHERE state = 'sending' AND worker = ?1 AND id NOT IN (SELECT value FROM json_each(?2)) RETURNING id";
-    RELEASE_ENTRIES = "
+    RELEASE_ENTRIES = concat!("
         UPDATE reprovision_queue SET state = 'queued', call_id = NULL, wait_reason = 'not_sent'
-        WHERE call_id IN (SELECT value FROM json_each(?1)) AND state = 'sending'";
+        WHERE ", of_calls!("IN (SELECT value FROM json_each(?1))"), " AND state = 'sending'");
 
     FACTS = "
         SELECT t.name, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now, t.paused_at IS NOT NULL AS paused, t.probe_at, t.wait_until,
@@ -169,8 +232,8 @@ statements! {
                      value ->> 7 AS response_body, value ->> 8 AS surplus FROM json_each(?1)) AS u
         WHERE graph_calls.id = u.id AND graph_calls.state = ?2 AND (graph_calls.state = 'sending' OR graph_calls.error_code = 'abandoned')
         RETURNING id, tenant, device_count";
-    OPEN_ENTRIES = "
-        SELECT request_id FROM reprovision_queue WHERE call_id = ?1 AND state IN ('unknown', 'held') ORDER BY request_id";
+    OPEN_ENTRIES = concat!("
+        SELECT request_id FROM reprovision_queue WHERE ", of_calls!("= ?1"), " AND state IN ('unknown', 'held') ORDER BY request_id");
     // The settlement that this answer comes after: the last word on each request about this call. A bare column is that of
     // the row with the maximum.
     SETTLED_BEFORE = "
@@ -209,7 +272,8 @@ statements! {
                      value ->> 4 AS charge, value ->> 5 AS max_batch, value ->> 6 AS call_id FROM json_each(?1)) AS u
         WHERE reprovision_queue.request_id = u.request_id AND +reprovision_queue.call_id = u.call_id";
 
-    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen.
+    // What lies in the future shows that the clock was set back: it is looked at while that can still be seen. The
+    // state is said twice for the index, which has the same words.
     DOUBTS = "
         SELECT q.request_id, q.managed_device_id, q.call_id, q.attempts, c.sent_at, c.finished_at, strftime('%Y-%m-%dT%H:%M:%fZ', 'now') AS now,
                c.action, (SELECT c.cloud_pc_ids ->> u.key FROM json_each(c.managed_device_ids) u
@@ -218,7 +282,7 @@ statements! {
                 WHERE d.managed_device_id = q.managed_device_id AND d.bucket = 'successful' AND d.call_id <> q.call_id
                   AND o.finished_at >= strftime('%Y-%m-%dT%H:%M:%fZ', c.sent_at, (?3 / -500.0) || ' seconds')) AS explained
         FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.tenant = ?1 AND q.state = 'unknown'
+        WHERE q.tenant = ?1 AND q.state = 'unknown' AND q.state IN ('unknown', 'held')
           AND (q.due_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
                AND c.finished_at <= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (-?2 / 1000.0) || ' seconds')
                OR max(c.sent_at, c.finished_at) > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', (?3 / 1000.0) || ' seconds'))
@@ -391,49 +455,19 @@ statements! {
         SELECT id, host, version, started_at, heartbeat_at FROM workers
         WHERE stopped_at IS NULL AND lease_expires_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') ORDER BY started_at";
 
-    RESULTS = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
-        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
-        ORDER BY d.id LIMIT ?10";
-    // Differs because SQLite plans once for all parameters: without a statement of its own, one device's history would
-    // be looked for in every row.
-    RESULTS_OF_DEVICE = "
-        SELECT d.id, d.request_id, d.tenant, d.managed_device_id, d.attempt, d.bucket, d.source, d.final, d.detail,
-               d.requested_by, d.reason, d.recorded_at, d.call_id, c.sent_at, c.http_status, c.graph_request_id,
-               d.evidence, coalesce(k.state, CASE WHEN w.request_id IS NOT NULL THEN 'followed' END) AS completion,
-               k.ended_at AS completed_at, k.took_seconds, k.detail AS completion_detail
-        FROM device_results d LEFT JOIN graph_calls c ON c.id = d.call_id
-        LEFT JOIN completions k ON k.request_id = d.request_id AND d.final = 1
-        LEFT JOIN completion_watches w ON w.request_id = d.request_id AND d.final = 1
-        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
-        ORDER BY d.id LIMIT ?10";
-    RESULTS_BEFORE = "
-        SELECT d.id FROM device_results d
-        WHERE d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9) AND ?4 IS NULL
-        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
-    // Differs as RESULTS_OF_DEVICE does.
-    RESULTS_BEFORE_OF_DEVICE = "
-        SELECT d.id FROM device_results d
-        WHERE d.managed_device_id = ?4 AND d.id > ?1 AND (d.final = 1 OR ?2) AND (?3 IS NULL OR d.tenant = ?3)
-          AND (?5 IS NULL OR d.request_id = ?5) AND (?6 IS NULL OR d.call_id = ?6) AND (?7 IS NULL OR d.bucket = ?7)
-          AND (?8 IS NULL OR d.recorded_at >= ?8) AND (?9 IS NULL OR d.recorded_at < ?9)
-        ORDER BY d.id DESC LIMIT 1 OFFSET ?10";
+    // By time, and of one time by id.
+    RESULTS = results!("d.recorded_at", "1");
+    RESULTS_BEFORE = results_before!("d.recorded_at", "1");
+    // What is no success is rare, and has an index of its own.
+    RESULTS_OF_BUCKET = results!("d.recorded_at", "d.bucket <> 'successful' AND d.bucket = ?8");
+    RESULTS_BEFORE_OF_BUCKET = results_before!("d.recorded_at", "d.bucket <> 'successful' AND d.bucket = ?8");
+    // A request is found by its device, and so are those of a call; never by time, whatever SQLite thinks of it.
+    RESULTS_OF_DEVICES = results!("+d.recorded_at", of_devices!());
+    RESULTS_BEFORE_OF_DEVICES = results_before!("+d.recorded_at", of_devices!());
 
     OLDEST_CALLS = "
         SELECT q.tenant, q.state, min(c.sent_at) AS sent_at FROM reprovision_queue q JOIN graph_calls c ON c.id = q.call_id
-        WHERE q.state IN ('sending', 'unknown', 'held') GROUP BY q.tenant, q.state";
+        WHERE q.state <> 'queued' GROUP BY q.tenant, q.state";
     DOUBTFUL = "
         SELECT q.request_id, q.tenant, q.managed_device_id, q.state, q.call_id, c.sent_at
         FROM reprovision_queue q LEFT JOIN graph_calls c ON c.id = q.call_id

@@ -13,8 +13,8 @@ use reprovisiond::domain::plan::Facts;
 use reprovisiond::domain::read_back::{Doubt, ReconcilePolicy, Settlement};
 use reprovisiond::store::{
     AbandonedCall, Activity, Answer, CallRow, Claim, Claimed, ClaimedCompletions, CompletionClaim, Condition, Decide,
-    Depth, DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultRow, Status, Store,
-    StoreError, Turned, WorkerIdentity,
+    Depth, DeviceHistory, Enqueued, NewRequest, Outcome, Overview, Recorded, ResultFilter, ResultPlace, ResultRow,
+    Status, Store, StoreError, Turned, WorkerIdentity,
 };
 use tokio::sync::Notify;
 
@@ -314,10 +314,10 @@ impl Store for ModelStore {
     async fn status(&self) -> Result<Status, StoreError> {
         not_asked()
     }
-    async fn results(&self, _: &ResultFilter, _: i64, _: u32) -> Result<Vec<ResultRow>, StoreError> {
+    async fn results(&self, _: &ResultFilter, _: Option<ResultPlace>, _: u32) -> Result<Vec<ResultRow>, StoreError> {
         not_asked()
     }
-    async fn results_before(&self, _: &ResultFilter, _: u32) -> Result<Option<i64>, StoreError> {
+    async fn results_before(&self, _: &ResultFilter, _: u32) -> Result<Option<ResultPlace>, StoreError> {
         not_asked()
     }
     async fn overview(&self) -> Result<Overview, StoreError> {

@@ -289,11 +289,11 @@ on_both! {
         let totals = "SELECT tenant, state, devices, average_seconds, longest_seconds FROM completion_totals ORDER BY state";
         assert_eq!(db.sql(totals).await, "default|done|1|1859|1859\ndefault|failed|1|1859|1859");
 
-        let rows = db.store.results(&ResultFilter::default(), 0, 10).await.unwrap();
+        let rows = db.store.results(&ResultFilter::default(), None, 10).await.unwrap();
         let shown: Vec<_> = rows.iter().map(|row| (row.completion.unwrap().as_str(), row.took_seconds, row.completed_at.is_some())).collect();
         assert_eq!(shown, [("failed", Some(1859), true), ("done", Some(1859), true), ("followed", None, false)]);
         let of_device = ResultFilter { device: Some(device(1).parse().unwrap()), ..ResultFilter::default() };
-        assert_eq!(db.store.results(&of_device, 0, 10).await.unwrap(), rows[..1]);
+        assert_eq!(db.store.results(&of_device, None, 10).await.unwrap(), rows[..1]);
         let tenant = db.store.status().await.unwrap().tenants.remove(0);
         assert_eq!((tenant.completion_followed, tenant.completion_done, tenant.completion_failed, tenant.completion_untracked), (1, 1, 1, 0));
     }

@@ -10,9 +10,11 @@ mod plans;
 mod prepared;
 mod races;
 mod record;
+mod scale;
 mod schema;
 mod tenants;
 mod turn;
+mod upkeep;
 mod views;
 
 use std::sync::Arc;

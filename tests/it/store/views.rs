@@ -42,7 +42,7 @@ fn yes(db: &Db) -> (&'static str, &'static str) {
 }
 
 async fn results(db: &Db, filter: &ResultFilter) -> Vec<i64> {
-    db.store.results(filter, 0, 100).await.unwrap().iter().map(|row| row.request_id.0).collect()
+    db.store.results(filter, None, 100).await.unwrap().iter().map(|row| row.request_id.0).collect()
 }
 
 on_both! {
@@ -133,11 +133,11 @@ on_both! {
         let db = Db::new(scratch).await;
         let calls = life(&db).await;
         let all = ResultFilter { all_attempts: true, ..ResultFilter::default() };
-        let rows = db.store.results(&all, 0, 100).await.unwrap();
+        let rows = db.store.results(&all, None, 100).await.unwrap();
         assert_eq!(rows.len(), 5);
         let mut paged: Vec<ResultRow> = Vec::new();
         loop {
-            let page = db.store.results(&all, paged.last().map_or(0, |row| row.id), 2).await.unwrap();
+            let page = db.store.results(&all, paged.last().map(ResultRow::place), 2).await.unwrap();
             if page.is_empty() {
                 break;
             }
