@@ -20,6 +20,7 @@
 
 mod cpu;
 mod history;
+mod instructions;
 mod limit;
 mod overlap;
 mod service;
@@ -46,6 +47,8 @@ enum Benchmark {
     History(history::Arguments),
     /// P8: start, a large file, memory
     Start(start::Arguments),
+    /// Instructions of the pure parts
+    Instructions(instructions::Arguments),
     /// One after the other, at their default sizes
     All,
 }
@@ -61,12 +64,13 @@ async fn main() {
         Benchmark::Service(arguments) => service::run(arguments).await,
         Benchmark::History(arguments) => history::run(arguments).await,
         Benchmark::Start(arguments) => start::run(arguments).await,
+        Benchmark::Instructions(arguments) => instructions::run(&arguments),
         Benchmark::All => all().await,
     }
 }
 
 async fn all() {
-    for name in ["limit", "overlap", "throughput", "cpu", "service", "history", "start"] {
+    for name in ["limit", "overlap", "throughput", "cpu", "service", "history", "start", "instructions"] {
         println!("\n{name}");
         let status = tokio::process::Command::new(std::env::current_exe().unwrap()).arg(name).status().await.unwrap();
         assert!(status.success(), "{name} could not be measured, see above");

@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 5)]
     turns: usize,
     /// Calls in flight at once
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 16)]
     in_flight: usize,
     /// Without the yardsticks: for a profiler
     #[arg(long)]

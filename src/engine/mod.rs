@@ -247,10 +247,15 @@ impl Engine {
 
         let mut tasks = Tasks::default();
         let mut health = DatabaseHealth::default();
+        let (mut nudged, mut look_at) = (true, tokio::time::Instant::now());
         while !stop.is_cancelled() {
             self.exchange();
-            let look_again_in = self.pass(&mut tasks, &mut health, &stop).await;
-            let asleep = tokio::time::sleep(look_again_in);
+            let whole = std::mem::take(&mut nudged) || look_at <= tokio::time::Instant::now();
+            let look_again_in = self.pass(&mut tasks, &mut health, &stop, whole).await;
+            let next = tokio::time::Instant::now() + look_again_in;
+            look_at = if whole { next } else { look_at.min(next) };
+            let until = if tasks.has_fresh() { tokio::time::Instant::now() } else { look_at };
+            let asleep = tokio::time::sleep_until(until);
             tokio::pin!(asleep);
             loop {
                 self.beat();
@@ -266,8 +271,8 @@ impl Engine {
                     Some(ended) = background.join_next() => {
                         return Err(EngineError::Task(ended.map_or_else(|e| e.to_string(), |()| "a background task ended".to_owned())));
                     }
-                    () = nudge.notified() => {}
-                    () = self.waiting.asked.notified() => {}
+                    () = nudge.notified() => nudged = true,
+                    () = self.waiting.asked.notified() => nudged = true,
                     () = &mut asleep => {}
                     // Only a sign of life: the database is not asked anything for it.
                     () = self.time_to_beat() => continue,
@@ -342,11 +347,13 @@ impl Engine {
         intervals::delay(&self.settings.get().retry, n, &*self.surroundings.chance)
     }
 
-    fn bounds(&self, tenant: &Tenant, tasks: &Tasks) -> Bounds {
+    /// With the slots of as many calls as are recorded in the same turn.
+    fn bounds(&self, tenant: &Tenant, tasks: &Tasks, recorded: usize) -> Bounds {
         // Each tenant has slots of its own: one whose calls hang takes none of another's.
         let settings = self.settings.get();
         let limits = tenant.limits();
-        let free = settings.worker.max_calls_in_flight.saturating_sub(tasks.taken(&tenant.name));
+        let taken = tasks.calls_of(&tenant.name).saturating_sub(recorded);
+        let free = settings.worker.max_calls_in_flight.saturating_sub(taken);
         Bounds {
             // Whoever is believed dead makes no intent that it would only have to drop.
             free_slots: if self.lease.holds() { free } else { 0 },

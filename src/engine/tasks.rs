@@ -26,20 +26,26 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Slots of a tenant that are taken: an answer that goes with the next turn has given its own back, one that the database
-    /// does not take has not.
-    pub(super) fn taken(&self, tenant: &TenantName) -> usize {
-        let calls = self.calls.values().filter(|of| *of == tenant).count();
-        let fresh = |answered: &&Answered| answered.failures == 0 && self.is_of(answered, tenant);
-        calls.saturating_sub(self.answered.iter().filter(fresh).count())
+    /// Calls of a tenant that are not recorded.
+    pub(super) fn calls_of(&self, tenant: &TenantName) -> usize {
+        self.calls.values().filter(|of| *of == tenant).count()
     }
 
-    /// Takes a tenant's answers that the database has not been given yet.
+    /// Whether there are answers that the database has not been given yet.
+    pub(super) fn has_fresh(&self) -> bool {
+        self.answered.iter().any(|answered| answered.failures == 0)
+    }
+
+    /// Takes the oldest quarter of a tenant's answers that the database has not been given yet, or two of them. Taken all at once, calls
+    /// would march in step: what left together is answered together, and waits for each other to be recorded. If the database is
+    /// what all wait for, more of them wait, and more go together.
     pub(super) fn take_fresh(&mut self, tenant: &TenantName) -> Vec<Answered> {
-        let (fresh, others) = std::mem::take(&mut self.answered)
-            .into_iter()
-            .partition(|answered| answered.failures == 0 && self.is_of(answered, tenant));
+        let answered = std::mem::take(&mut self.answered);
+        let fresh = |answered: &Answered| answered.failures == 0 && self.is_of(answered, tenant);
+        let (mut fresh, others): (Vec<_>, Vec<_>) = answered.into_iter().partition(fresh);
+        let later = fresh.split_off(fresh.len().min(fresh.len().div_ceil(4).max(2)));
         self.answered = others;
+        self.answered.extend(later);
         fresh
     }
 

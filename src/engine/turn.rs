@@ -2,6 +2,7 @@
 //!
 //! Answers come in while a turn is under way, so the busier the database the more of them share the next one.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,18 +28,19 @@ const LONGEST_KEPT: Duration = Duration::from_secs(5);
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
 impl Engine {
-    /// One look at the queue: records what was answered, claims what may go and starts its calls. Returns when to look again if
-    /// nothing happens.
+    /// One look at the queue, the `whole` of it or only that of tenants whose calls have been answered: records what was answered,
+    /// claims what may go and starts its calls. Returns when to look again if nothing happens.
     pub(super) async fn pass(
         &self,
         tasks: &mut Tasks,
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
+        whole: bool,
     ) -> Duration {
         self.metrics.looks();
         failpoint::reach("before-pass");
         let settings = self.settings.get();
-        match self.try_pass(tasks, health, stop).await {
+        match self.try_pass(tasks, health, stop, whole).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
                     info!(database = settings.database, failures = health.failures, "the database is back");
@@ -75,6 +77,7 @@ impl Engine {
         tasks: &mut Tasks,
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
+        whole: bool,
     ) -> Result<Duration, StoreError> {
         self.beat();
         if health.unsure {
@@ -92,24 +95,23 @@ impl Engine {
         }
         let mut look_again_in = self.record_alone(tasks, health, false).await?;
         let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
-        let asked_at = self.surroundings.clock.now();
-        let facts = self.store.facts(&self.names()).await;
-        self.asked("facts", asked_at, &facts);
-        let facts = facts?;
-        self.surroundings.pulse.looked(&facts);
-        for (name, facts) in facts {
-            let Some(tenant) = self.tenants.iter().find(|tenant| tenant.name == name) else { continue };
-            let bounds = self.bounds(tenant, tasks);
-            let answers = tasks.take_fresh(&name);
-            let wants = attention(&facts, &bounds);
-            soonest(wants.look_again_in);
+        let facts = if whole { self.look().await? } else { BTreeMap::new() };
+        for tenant in &self.tenants {
+            let answers = tasks.take_fresh(&tenant.name);
+            let bounds = self.bounds(tenant, tasks, answers.len());
             let token = tenant.graph.ready();
             tenant.note_token();
-            if wants.call && !token {
-                self.prepare(tenant, &facts, tasks);
+            let (mut call, mut expire) = (!answers.is_empty(), false);
+            if let Some(facts) = facts.get(&tenant.name) {
+                let wants = attention(facts, &bounds);
+                soonest(wants.look_again_in);
+                if wants.call && !token {
+                    self.prepare(tenant, facts, tasks);
+                }
+                // What was answered may change all that the look has shown.
+                (call, expire) = (call || wants.call, wants.expire);
             }
-            // What was answered may change all that the look has shown.
-            let claims = !stop.is_cancelled() && (wants.expire || (wants.call || !answers.is_empty()) && token);
+            let claims = !stop.is_cancelled() && (expire || call && token);
             if !claims && answers.is_empty() {
                 continue;
             }
@@ -128,6 +130,16 @@ impl Engine {
             }
         }
         Ok(look_again_in)
+    }
+
+    /// What there is to do, tenant by tenant.
+    async fn look(&self) -> Result<BTreeMap<TenantName, Facts>, StoreError> {
+        let asked_at = self.surroundings.clock.now();
+        let facts = self.store.facts(&self.names()).await;
+        self.asked("facts", asked_at, &facts);
+        let facts = facts?;
+        self.surroundings.pulse.looked(&facts);
+        Ok(facts.into_iter().collect())
     }
 
     /// Records a tenant's answers and, within `bounds`, claims its next calls. Nothing is claimed where another worker has the
