@@ -94,7 +94,7 @@ fn once(part: Part) {
     let devices: Vec<ManagedDeviceId> = (0..DEVICES).map(device).collect();
     if part == Part::Plan {
         let entry = |n| Entry {
-            request_id: RequestId(n as i64),
+            request_id: RequestId(i64::try_from(n).unwrap()),
             device: device(n),
             due_at: now,
             expires_at: None,
@@ -118,16 +118,17 @@ fn once(part: Part) {
     let successful = devices.iter().map(ToString::to_string).collect();
     let body = Body::Buckets(BucketLists { successful, ..BucketLists::default() });
     let exchange = Exchange::Answered(HttpAnswer { status: 200, retry_after: None, date: None, error: None, body });
-    let means = || meaning(&exchange, action, &devices, false, now);
+    let understood = || meaning(&exchange, action, &devices, false, now);
     if part == Part::Meaning {
-        counted(means);
+        counted(understood);
         return;
     }
-    let sent: Vec<Sent> =
-        (0..DEVICES).map(|n| Sent { request_id: RequestId(n as i64), attempts: 0, expires_at: None }).collect();
+    let sent: Vec<Sent> = (0..DEVICES)
+        .map(|n| Sent { request_id: RequestId(i64::try_from(n).unwrap()), attempts: 0, expires_at: None })
+        .collect();
     let ended = Ended { call_id: CallId::fresh(), sent: &sent, waits_in_a_row: 0, asks_to_wait: None, now };
-    let policy = RetryPolicy { max_attempts: 3, retry_failed: false, blocked_probe_interval: Duration::from_secs(60) };
-    let meant = means();
+    let policy = RetryPolicy { max_attempts: 3, retry_failed: false, blocked_probe_interval: Duration::from_mins(1) };
+    let meant = understood();
     let recording = counted(|| verdict(meant, &ended, &policy, &mut |_| Duration::ZERO));
     assert_eq!(recording.entries.len(), DEVICES);
 }

@@ -35,10 +35,10 @@ pub struct Allowance {
 }
 
 impl Rate {
-    /// Time from one call to the next. Three in four hundred more than it need be, 150 ms of the published period: a third of
-    /// that for calls that leave early, the rest since calls that leave evenly do not arrive evenly.
+    /// Time from one call to the next. A hundredth more than it need be: of the published limit that is one call a period, so that one that
+    /// is late on its way meets no 429, which costs more than a hundredth.
     fn interval(self) -> TimeDelta {
-        let nanoseconds = self.period.as_nanos() * 403 / 400 / u128::from(self.calls.max(1));
+        let nanoseconds = self.period.as_nanos() * 101 / 100 / u128::from(self.calls.max(1));
         TimeDelta::nanoseconds(i64::try_from(nanoseconds.max(1)).unwrap_or(i64::MAX))
     }
 
@@ -155,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn the_published_limit_is_used_but_for_three_quarters_of_a_hundredth() {
+    fn the_published_limit_is_used_to_the_hundredth() {
         let left = taken(PUBLISHED, (0..200_000).map(at), 4);
-        assert_eq!(left.len(), 200_000 * 1000 / 201_500 + 1);
+        assert_eq!(left.len(), 200_000 / 202 + 1);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(left, 200_000 * 1000 / 201_500 + 1);
+        assert_eq!(left, 200_000 / 202 + 1);
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
         let again = lowered.learn(Some(second(20)), PUBLISHED);
         assert_eq!(again, Pace { thousandths: 600, since: Some(second(20)) });
         let rate = again.of(PUBLISHED, second(20));
-        assert_eq!(rate.interval(), TimeDelta::nanoseconds(201_500_000 * 1000 / 600 - 1));
+        assert_eq!(rate.interval(), TimeDelta::nanoseconds(202_000_000 * 1000 / 600));
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
             let mut looks = looks;
             looks.sort_unstable();
             let left = taken(rate, looks.into_iter().map(at), most);
-            // The tolerance is within what is held back only for periods of seven seconds and more.
+            // The tolerance is within what is held back only for periods of five seconds and more.
             let window = TimeDelta::milliseconds(period) - TOLERANCE;
             for (n, first) in left.iter().enumerate() {
                 let within = left[n..].iter().take_while(|time| **time - *first < window).count();
