@@ -167,13 +167,13 @@ pub(super) fn verdict(configured: &Configured, measured: &Measured) -> Verdict {
             notes.push("worker.max_calls_in_flight is at its most; more workers on one Postgres make more calls.");
         }
         Limit::Database => {
-            // Two commits a call.
-            let committing = 2.0 * measured.commit.as_secs_f64() * database / number(devices);
+            // At most one a call: answers that wait share one with the next calls.
+            let committing = measured.commit.as_secs_f64() * database / number(devices);
             if committing >= 0.5 && may_grow(MANY_DEVICES) {
                 set = Some(Setting {
                     key: "batch.max_devices",
                     value: MANY_DEVICES,
-                    why: "commits are what is waited for, and there are two a call; a call in doubt then leaves more devices in doubt",
+                    why: "commits are what is waited for, and there is up to one a call; a call in doubt then leaves more devices in doubt",
                 });
             }
             notes.push(if committing < 0.5 {
@@ -284,12 +284,12 @@ mod tests {
             // Commits that wait for the disk, for the network, and that are not the matter.
             (
                 configured(BULK, PUBLISHED, 100, 4),
-                &measured(200.0, 200_000, 1000, 100),
+                &measured(200.0, 300_000, 1000, 100),
                 "Database 200: 2.5 10.0 1.0 100.0 | batch.max_devices = 500 | Most of a; ",
             ),
             (
                 configured(BULK, PUBLISHED, 500, 4),
-                &measured(200.0, 900_000, 800_000, 100),
+                &measured(200.0, 1_800_000, 1_600_000, 100),
                 "Database 200: 12.5 50.0 1.0 100.0 |  | Most of a; ",
             ),
             (
