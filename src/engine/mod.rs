@@ -263,9 +263,9 @@ impl Engine {
                     biased;
                     () = stop.cancelled() => {}
                     Some(finished) = tasks.set.join_next() => {
-                        tasks.finish(finished)?;
+                        nudged |= tasks.finish(finished)?;
                         while let Some(finished) = tasks.set.try_join_next() {
-                            tasks.finish(finished)?;
+                            nudged |= tasks.finish(finished)?;
                         }
                     }
                     Some(ended) = background.join_next() => {
@@ -305,7 +305,7 @@ impl Engine {
             let again = recorded.unwrap_or_else(|_| self.delay(1));
             tokio::select! {
                 biased;
-                Some(finished) = tasks.set.join_next() => tasks.finish(finished)?,
+                Some(finished) = tasks.set.join_next() => drop(tasks.finish(finished)?),
                 () = tokio::time::sleep_until(deadline) => break,
                 () = tokio::time::sleep(again), if !tasks.answered.is_empty() => {}
                 () = self.time_to_beat() => {}

@@ -53,14 +53,14 @@ impl Tasks {
         self.calls.get(&answered.recording.call_id).is_some_and(|of| of == tenant)
     }
 
-    /// A task has ended.
-    pub(super) fn finish(&mut self, finished: Result<Done, JoinError>) -> Result<(), EngineError> {
+    /// A task has ended. Returns whether calls may be possible now that were not before.
+    pub(super) fn finish(&mut self, finished: Result<Done, JoinError>) -> Result<bool, EngineError> {
         match finished.map_err(|error| EngineError::Task(error.to_string()))? {
-            Done::Call(answered) => self.answered.push(*answered),
-            Done::Preparation(tenant) => {
-                self.preparing.remove(&tenant);
+            Done::Call(answered) => {
+                self.answered.push(*answered);
+                Ok(false)
             }
+            Done::Preparation(tenant) => Ok(self.preparing.remove(&tenant)),
         }
-        Ok(())
     }
 }

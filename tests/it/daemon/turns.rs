@@ -32,6 +32,15 @@ on_both! {
         assert_eq!(simulator.ledger().len(), 8, "each device is reprovisioned once");
     }
 
+    async fn the_first_calls_go_as_soon_as_their_token_has_come(scratch: Scratch) {
+        let simulator = Simulator::start(calm()).unwrap();
+        let mut daemon = Daemon::migrated(&scratch.url, &simulator, "[worker]\npoll_interval = \"1h\"\n").await;
+        scratch.request(&simulator, 3).await;
+        daemon.run(&simulator).await;
+        daemon.until_all_ended(&scratch).await;
+        assert_eq!(simulator.ledger().len(), 3);
+    }
+
     async fn after_a_429_the_rate_is_lowered_once_for_all_workers(scratch: Scratch) {
         // Both are under way when the first is refused.
         let faults = "429:1@1,429:1@2".parse().unwrap();
