@@ -97,6 +97,9 @@ const LEAST: u32 = 20;
 /// of is tried once in several periods.
 const RISE: u32 = 50;
 
+/// Periods after which a refusal is no sign any more that the limit is lower than it was thought to be.
+const QUIET: u32 = 10;
+
 impl Default for Pace {
     fn default() -> Self {
         Self { thousandths: WHOLE, since: None }
@@ -112,13 +115,18 @@ impl Pace {
         u32::try_from(risen).unwrap_or(WHOLE).saturating_add(self.thousandths).min(WHOLE)
     }
 
-    /// Lowered by a quarter if Graph has refused a call since. Calls under way at the same time are refused together: that
-    /// is one refusal.
+    /// Lowered if Graph has refused a call since: by a twentieth, since that may be chance, a call that was late on its way;
+    /// and by a quarter if it was lowered in the last ten periods too. Calls under way at the same time are refused together:
+    /// that is one refusal.
     #[must_use]
     pub fn learn(self, refused_at: Option<DateTime<Utc>>, rate: Rate) -> Self {
         match refused_at {
             Some(at) if self.since.is_none_or(|since| at > since) => {
-                Self { thousandths: (self.at(at, rate) / 4 * 3).max(LEAST), since: Some(at) }
+                let quiet = TimeDelta::from_std(rate.period.saturating_mul(QUIET)).unwrap_or(TimeDelta::MAX);
+                let by_chance = self.since.is_none_or(|since| at - since > quiet);
+                let used = self.at(at, rate);
+                let left = if by_chance { used.saturating_sub(RISE) } else { used / 4 * 3 };
+                Self { thousandths: left.max(LEAST), since: Some(at) }
             }
             _ => self,
         }
@@ -177,18 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_lowers_the_rate_by_a_quarter_once_for_all_that_were_under_way_and_time_raises_it() {
+    fn one_refusal_lowers_the_rate_a_little_and_another_that_follows_by_a_quarter_and_time_raises_it() {
         let second = |n: i64| at(n * 1000);
         let pace = Pace::default();
         assert_eq!((pace.at(second(0), PUBLISHED), pace.learn(None, PUBLISHED)), (1000, pace));
         let lowered = pace.learn(Some(second(0)), PUBLISHED);
-        assert_eq!(lowered, Pace { thousandths: 750, since: Some(second(0)) });
+        assert_eq!(lowered, Pace { thousandths: 950, since: Some(second(0)) });
         assert_eq!(lowered.learn(Some(second(0)), PUBLISHED), lowered, "the same refusal");
-        assert_eq!([0, 20, 40, 100, 1000].map(|n| lowered.at(second(n), PUBLISHED)), [750, 800, 850, 1000, 1000]);
-        let again = lowered.learn(Some(second(20)), PUBLISHED);
-        assert_eq!(again, Pace { thousandths: 600, since: Some(second(20)) });
-        let rate = again.of(PUBLISHED, second(20));
-        assert_eq!(rate.interval(), TimeDelta::nanoseconds(202_000_000 * 1000 / 600));
+        assert_eq!([0, 10, 20, 1000].map(|n| lowered.at(second(n), PUBLISHED)), [950, 975, 1000, 1000]);
+        assert_eq!(lowered.learn(Some(second(201)), PUBLISHED).thousandths, 950, "long after");
+        let again = lowered.learn(Some(second(4)), PUBLISHED);
+        assert_eq!(again, Pace { thousandths: 720, since: Some(second(4)) });
+        assert_eq!([4, 24, 44, 124].map(|n| again.at(second(n), PUBLISHED)), [720, 770, 820, 1000]);
+        let rate = again.of(PUBLISHED, second(4));
+        assert_eq!(rate.interval(), TimeDelta::nanoseconds(280_555_555));
     }
 
     #[test]
@@ -200,7 +210,7 @@ mod tests {
     #[test]
     fn where_the_clock_was_set_back_the_rate_does_not_fall_below_what_it_was_lowered_to() {
         let lowered = Pace::default().learn(Some(at(86_400_000)), PUBLISHED);
-        assert_eq!(lowered.at(at(0), PUBLISHED), 750);
+        assert_eq!(lowered.at(at(0), PUBLISHED), 950);
     }
 
     /// A Graph that takes 60 calls in 20 s, of the 100 that are configured, and then wants to be left alone for 20 s.

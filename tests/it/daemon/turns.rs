@@ -48,7 +48,7 @@ on_both! {
         let daemon = Daemon::start(&scratch, &simulator, &format!("{BRISK}{SINGLE}[limits]\ncalls_per_period = 1000\n")).await;
         scratch.request(&simulator, 2).await;
         daemon.until_all_ended(&scratch).await;
-        assert_eq!(scratch.rows("SELECT pace FROM tenants").await, "750");
+        assert_eq!(scratch.rows("SELECT pace FROM tenants").await, "950");
         assert_eq!(daemon.logged("Graph has refused calls for their rate"), 1);
         assert_eq!((simulator.requests().len(), simulator.ledger().len()), (4, 2));
     }
