@@ -153,7 +153,8 @@ each_successor! {
         let mut daemon = Daemon::start(&scratch, &simulator, &settings).await;
         let stranger = device(1).managed_device_id;
         scratch.rows(&format!("INSERT INTO reprovision_requests (managed_device_id) VALUES ('{stranger}')")).await;
-        daemon.until_rows(&scratch, "SELECT state FROM reprovision_queue", "sending").await;
+        let readings = || simulator.traffic().iter().filter(|read| read.method == "GET" && read.path.contains("cloudPCs")).count();
+        daemon.until("the look-up hangs", async || readings() == 2).await;
         daemon.signal(Signal::KILL);
         daemon.ended().await;
         daemon.run(&simulator).await;

@@ -123,7 +123,8 @@ on_both! {
         daemon.until_logged("\"wait_code\":\"throttled\"").await;
         let waits = daemon.log().len();
         daemon.until_logged("\"block_code\":\"forbidden\"").await;
-        assert_eq!(daemon.log().len(), waits + 1, "{}", daemon.log().join("\n"));
+        assert_eq!(daemon.logged("Graph has refused calls for their rate"), 1);
+        assert_eq!(daemon.log().len(), waits + 2, "{}", daemon.log().join("\n"));
         assert_silent(&daemon, &scratch).await;
         assert_a_line_a_call(&daemon, &scratch, "not_carried_out").await;
     }
