@@ -36,6 +36,11 @@ impl Tasks {
         self.answered.iter().any(|answered| answered.failures == 0)
     }
 
+    /// Answers of which it has been logged that the database does not take them.
+    pub(super) fn told(&self) -> usize {
+        self.answered.iter().filter(|answered| answered.told).count()
+    }
+
     /// Takes the oldest quarter of a tenant's answers that the database has not been given yet, or two of them. Taken all at once, calls
     /// would march in step: what left together is answered together, and waits for each other to be recorded. If the database is
     /// what all wait for, more of them wait, and more go together.

@@ -40,6 +40,7 @@ impl Engine {
         self.metrics.looks();
         failpoint::reach("before-pass");
         let settings = self.settings.get();
+        let told = tasks.told();
         match self.try_pass(tasks, health, stop, whole).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
@@ -54,8 +55,8 @@ impl Engine {
                 for fresh in tasks.answered.iter_mut().filter(|answered| answered.failures == 0) {
                     self.not_taken(fresh, tasks.calls.get(&fresh.recording.call_id), asked_at, &problem);
                 }
-                // An answer that waits for the same reason has said so.
-                if health.failures == 0 && !tasks.answered.iter().any(|answered| answered.told) {
+                // An answer that waits from now on, for the same reason, has said so.
+                if health.failures == 0 && tasks.told() <= told {
                     error!(
                         database = settings.database,
                         error = problem.to_string(),
