@@ -187,12 +187,12 @@ async fn work(
         action: served_as.action,
         limits: served_as.limits.clone(),
     };
-    let engine =
-        Engine::new(Arc::clone(store), vec![served], settings(devices), WorkerId::fresh(), Surroundings::default());
+    let (settings, surroundings) = (settings(devices), Surroundings::default());
+    let engine = Arc::new(Engine::new(Arc::clone(store), vec![served], settings, WorkerId::fresh(), surroundings));
     engine.start().await?;
 
     let stop = CancellationToken::new();
-    let (ended, ()) = tokio::join!(engine.run(stop.clone()), async {
+    let (ended, ()) = tokio::join!(engine.run_as_task(stop.clone()), async {
         // Twice what the simulator's own throttle allows for.
         let requests = args.action.requests(devices as usize) as u64;
         watch(store, &bar, devices, Duration::from_secs(60 + u64::from(devices) / 250 + requests * 2 / 5)).await;

@@ -50,7 +50,8 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     let tenants: Vec<TenantName> = config.tenants.keys().cloned().collect();
     store.register_tenants(&tenants).await.map_err(|error| database::at(url, error))?;
     let surroundings = Surroundings { pulse: Arc::<Manager>::clone(&manager), ..Surroundings::default() };
-    let engine = Engine::new(Arc::clone(&store), served(&config)?, Settings::from(&config), worker, surroundings);
+    let settings = Settings::from(&config);
+    let engine = Arc::new(Engine::new(Arc::clone(&store), served(&config)?, settings, worker, surroundings));
     engine.start().await.map_err(|error| match error {
         EngineError::Store(error) => database::at(url, error),
         EngineError::Task(_) => error.into(),
@@ -69,7 +70,7 @@ pub(crate) async fn run(global: &Global, _: &RunArgs) -> Result<(), Failure> {
     );
     manager.ready();
     let stopped = tokio::select! {
-        stopped = engine.run(signals.stop.clone()) => stopped,
+        stopped = engine.run_as_task(signals.stop.clone()) => stopped,
         () = reload::serve(&signals, sources, loaded, &engine, &manager) => unreachable!("it serves for good"),
         () = manager.tell_status(&*store) => unreachable!("it tells for good"),
     };

@@ -203,6 +203,14 @@ impl Engine {
         Ok(())
     }
 
+    /// Runs as a task: it then goes on in the thread that has heard what it waits for. As the process's first future it would be woken
+    /// in another one for each answer of the database, which costs as much again as the answer's way.
+    pub async fn run_as_task(self: &Arc<Self>, stop: CancellationToken) -> Result<Stopped, EngineError> {
+        let engine = Arc::clone(self);
+        let task = tokio::spawn(async move { engine.run(stop).await });
+        task.await.unwrap_or_else(|error| Err(EngineError::Task(error.to_string())))
+    }
+
     /// Works until `stop`, then lets calls in flight end within `worker.drain_timeout`.
     pub async fn run(&self, stop: CancellationToken) -> Result<Stopped, EngineError> {
         let nudge = Arc::new(Notify::new());

@@ -60,13 +60,13 @@ pub(super) async fn measure(
         .take(first + devices as usize)
         .collect();
     let worker = WorkerId::fresh();
-    let engine = engine(store, config, configured, &simulator, &tenant, worker)?;
+    let engine = Arc::new(engine(store, config, configured, &simulator, &tenant, worker)?);
     engine.start().await?;
     let commit = median(async || store.renew_lease(worker, config.worker.lease).await.map(drop)).await?;
     let read = median(async || store.now().await.map(drop)).await?;
 
     let stop = CancellationToken::new();
-    let (stopped, seen) = tokio::join!(engine.run(stop.clone()), async {
+    let (stopped, seen) = tokio::join!(engine.run_as_task(stop.clone()), async {
         let seen = work(store, &engine, &tenant, &ids, first, bar).await;
         stop.cancel();
         seen

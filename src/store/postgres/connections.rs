@@ -18,9 +18,11 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use sqlx::error::BoxDynError;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgQueryResult, PgRow, PgTypeInfo};
-use sqlx::postgres::{PgConnection, PgStatement, Postgres};
-use sqlx::{ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, SqlStr, Transaction};
+use sqlx::postgres::{PgConnection, PgStatement, PgTransactionManager, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, Describe, Either, Execute, Executor, SqlStr};
+use sqlx_core::transaction::TransactionManager as _;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
@@ -52,10 +54,17 @@ const BEGIN_SNAPSHOT: &str =
 /// The same for whoever looks on: the server ends what takes longer, whether or not anybody still waits for it.
 const BEGIN_WATCHING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL statement_timeout = '10s'";
 
+/// How long a connection is kept at hand: as long as sqlx keeps any.
+const KEPT_FOR: Duration = Duration::from_mins(30);
+
 /// A pool, and how many there were before it.
 struct Generation {
     number: u64,
     pool: PgPool,
+    /// The connection of the transaction that was committed last, for the next. The work loop has one after the other, and here each
+    /// of its statements has been prepared and planned. The pool would ask it whether it is well, and then hand out the one
+    /// that has been idle for longest, so that each of them has to learn all that.
+    kept: Option<Held>,
 }
 
 /// The connections of one process.
@@ -78,7 +87,7 @@ impl Connections {
             .extra_float_digits(None);
         let first = timeout(CONNECT.min(patience), options.connect()).await;
         first.map_err(|_| silent("a new connection", CONNECT.min(patience)))??.close().await?;
-        let current = Mutex::new(Generation { number: 0, pool: pool(&options, patience, watching) });
+        let current = Mutex::new(Generation { number: 0, pool: pool(&options, patience, watching), kept: None });
         Ok(Arc::new(Self { named: named(url), options, patience, watching, current }))
     }
 
@@ -104,17 +113,17 @@ impl Connections {
     async fn begin_with(self: &Arc<Self>, begin: &'static str, deadline: Option<Instant>) -> Result<Tx, StoreError> {
         let begun_by = deadline.unwrap_or_else(|| Instant::now() + self.patience);
         loop {
-            let (generation, pool) = self.current();
-            let idle = pool.num_idle();
+            let (generation, pool, kept) = self.current();
+            let idle = kept.is_some() || pool.num_idle() > 0;
             // Held beyond the end of its time: the pool is replaced before its connection comes back to it.
-            let mut attempt = pin!(pool.begin_with(begin));
+            let mut attempt = pin!(Held::begin(kept, &pool, begin));
             match timeout_at(begun_by, &mut attempt).await {
-                Ok(Ok(transaction)) => {
-                    let limit = deadline.map(|at| Limit { at, connections: Arc::clone(self), generation });
-                    return Ok(Tx(Session { transaction, named: self.named, limit }));
+                Ok(Ok(held)) => {
+                    let lent = Lent { by: Arc::clone(self), generation, until: deadline };
+                    return Ok(Tx(Session { held, lent }));
                 }
                 // An idle connection had died, which shows in its first use. Nothing was begun on it: another one will do.
-                Ok(Err(error)) if idle > 0 && died(&error) => {}
+                Ok(Err(error)) if idle && died(&error) => {}
                 Ok(Err(sqlx::Error::PoolTimedOut)) => {
                     self.replace(generation);
                     return Err(self.why_no_connection().await);
@@ -128,9 +137,18 @@ impl Connections {
         }
     }
 
-    fn current(&self) -> (u64, PgPool) {
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        (current.number, current.pool.clone())
+    /// The pool of now, and the connection that is kept, if no other has it.
+    fn current(&self) -> (u64, PgPool, Option<Held>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        (current.number, current.pool.clone(), current.kept.take())
+    }
+
+    /// Keeps a connection on which nothing is under way. Who only looks on does so now and then, and needs none meanwhile.
+    fn keep(&self, held: Held, generation: u64) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.number == generation && !self.watching && held.since.elapsed() < KEPT_FOR {
+            current.kept.get_or_insert(held);
+        }
     }
 
     /// Puts a new pool in the place of this one, unless that has been done.
@@ -139,10 +157,12 @@ impl Connections {
         if current.number != generation {
             return;
         }
-        let next = Generation { number: generation + 1, pool: pool(&self.options, self.patience, self.watching) };
-        let old = std::mem::replace(&mut *current, next).pool;
+        let pool = pool(&self.options, self.patience, self.watching);
+        let next = Generation { number: generation + 1, pool, kept: None };
+        let Generation { pool: old, kept, .. } = std::mem::replace(&mut *current, next);
         // Marked at once: what is still in use is closed when it comes back, not asked whether it is well.
         drop(old.close());
+        drop(kept);
         let patience = self.patience;
         tokio::spawn(async move { timeout(patience, old.close()).await });
     }
@@ -179,7 +199,8 @@ impl Connections {
 
     /// Closes every connection, as far as they let themselves be closed.
     pub(super) async fn close(&self) {
-        let (_, pool) = self.current();
+        let (_, pool, kept) = self.current();
+        drop(kept);
         let _ = timeout(WHY, pool.close()).await;
     }
 }
@@ -219,31 +240,53 @@ fn silent(what: &str, patience: Duration) -> StoreError {
     StoreError::Unavailable(format!("no answer to {what} within {patience:?}"))
 }
 
-/// The end of a verb's patience.
-struct Limit {
-    at: Instant,
-    connections: Arc<Connections>,
-    generation: u64,
+/// A connection that has been taken out of its pool. What was begun on it and not committed is rolled back when it is dropped.
+struct Held {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
 }
 
-impl Limit {
-    async fn hold<T>(
-        limit: Option<&Self>,
-        step: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, sqlx::Error> {
-        match limit {
+impl Held {
+    /// Begins a transaction on the connection that was kept, or on one of the pool's.
+    async fn begin(kept: Option<Self>, pool: &PgPool, begin: &'static str) -> Result<Self, sqlx::Error> {
+        let mut held = match kept {
+            Some(kept) => kept,
+            None => Self { connection: pool.acquire().await?, since: Instant::now() },
+        };
+        PgTransactionManager::begin(&mut held.connection, Some(SqlStr::from_static(begin))).await?;
+        Ok(held)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        PgTransactionManager::start_rollback(&mut self.connection);
+    }
+}
+
+/// Whose a transaction's connection is, and how long its verb's patience lasts.
+struct Lent {
+    by: Arc<Connections>,
+    generation: u64,
+    /// `None`: for ever.
+    until: Option<Instant>,
+}
+
+impl Lent {
+    async fn hold<T>(&self, step: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+        match self.until {
             None => step.await,
-            Some(limit) => {
+            Some(until) => {
                 // Held beyond the end of its time: the pool is replaced before the connection comes back to it.
                 let mut step = pin!(step);
-                timeout_at(limit.at, &mut step).await.unwrap_or_else(|_| Err(limit.passed()))
+                timeout_at(until, &mut step).await.unwrap_or_else(|_| Err(self.passed()))
             }
         }
     }
 
     fn passed(&self) -> sqlx::Error {
-        self.connections.replace(self.generation);
-        let patience = self.connections.patience;
+        self.by.replace(self.generation);
+        let patience = self.by.patience;
         let message =
             format!("no answer within {patience:?}: the server, or the network on the way to it, has gone silent");
         sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
@@ -255,8 +298,10 @@ pub(super) struct Tx(Session);
 
 impl Tx {
     pub(super) async fn commit(self) -> Result<(), StoreError> {
-        let Session { transaction, limit, .. } = self.0;
-        Ok(Limit::hold(limit.as_ref(), transaction.commit()).await?)
+        let Session { mut held, lent } = self.0;
+        lent.hold(PgTransactionManager::commit(&mut held.connection)).await?;
+        lent.by.keep(held, lent.generation);
+        Ok(())
     }
 }
 
@@ -275,15 +320,18 @@ impl DerefMut for Tx {
 
 /// What statements run on: the connection of a transaction, as long as its patience lasts.
 pub(super) struct Session {
-    transaction: Transaction<'static, Postgres>,
-    named: bool,
-    limit: Option<Limit>,
+    held: Held,
+    lent: Lent,
 }
 
 impl Session {
     /// For what sqlx itself has to say to the server.
     pub(super) fn raw(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+        &mut self.held.connection
+    }
+
+    fn prepared<Q>(&self, query: Q) -> Prepared<Q> {
+        Prepared { query, named: self.lent.by.named }
     }
 }
 
@@ -303,13 +351,16 @@ impl<'c> Executor<'c> for &'c mut Session {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let steps = self.transaction.fetch_many(Prepared { query, named: self.named });
-        let Some(limit) = self.limit.as_ref() else { return steps };
+        let query = self.prepared(query);
+        let Session { held, lent } = self;
+        let lent = &*lent;
+        let steps = held.connection.fetch_many(query);
+        let Some(until) = lent.until else { return steps };
         stream::unfold(Some(steps), move |open| async move {
             let mut steps = open?;
-            match timeout_at(limit.at, steps.next()).await {
+            match timeout_at(until, steps.next()).await {
                 Ok(step) => step.map(|step| (step, Some(steps))),
-                Err(_) => Some((Err(limit.passed()), None)),
+                Err(_) => Some((Err(lent.passed()), None)),
             }
         })
         .boxed()
@@ -320,8 +371,8 @@ impl<'c> Executor<'c> for &'c mut Session {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let row = self.transaction.fetch_optional(Prepared { query, named: self.named });
-        Box::pin(Limit::hold(self.limit.as_ref(), row))
+        let query = self.prepared(query);
+        Box::pin(self.lent.hold(self.held.connection.fetch_optional(query)))
     }
 
     fn prepare_with<'e>(
@@ -332,7 +383,7 @@ impl<'c> Executor<'c> for &'c mut Session {
     where
         'c: 'e,
     {
-        Box::pin(Limit::hold(self.limit.as_ref(), self.transaction.prepare_with(sql, parameters)))
+        Box::pin(self.lent.hold(self.held.connection.prepare_with(sql, parameters)))
     }
 
     // Asked for by sqlx's macros only, which are not used here.
@@ -340,7 +391,7 @@ impl<'c> Executor<'c> for &'c mut Session {
     where
         'c: 'e,
     {
-        Box::pin(Limit::hold(self.limit.as_ref(), self.transaction.describe(sql)))
+        Box::pin(self.lent.hold(self.held.connection.describe(sql)))
     }
 }
 
