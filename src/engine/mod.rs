@@ -41,6 +41,7 @@ use live::{Exchange, Live, Waiting};
 pub use pulse::{Pulse, Untold};
 use tasks::Tasks;
 use tenant::Tenant;
+use turn::Scope;
 
 /// What the engine is told.
 #[derive(Debug, Clone)]
@@ -207,8 +208,14 @@ impl Engine {
     /// in another one for each answer of the database, which costs as much again as the answer's way.
     pub async fn run_as_task(self: &Arc<Self>, stop: CancellationToken) -> Result<Stopped, EngineError> {
         let engine = Arc::clone(self);
-        let task = tokio::spawn(async move { engine.run(stop).await });
-        task.await.unwrap_or_else(|error| Err(EngineError::Task(error.to_string())))
+        // Dropped, it ends the task.
+        let mut task = JoinSet::new();
+        task.spawn(async move { engine.run(stop).await });
+        match task.join_next().await {
+            Some(Ok(stopped)) => stopped,
+            Some(Err(error)) => Err(EngineError::Task(error.to_string())),
+            None => unreachable!("one was spawned"),
+        }
     }
 
     /// Works until `stop`, then lets calls in flight end within `worker.drain_timeout`.
@@ -255,13 +262,21 @@ impl Engine {
 
         let mut tasks = Tasks::default();
         let mut health = DatabaseHealth::default();
-        let (mut nudged, mut look_at) = (true, tokio::time::Instant::now());
+        let (mut nudged, mut look_at, mut idle) = (true, tokio::time::Instant::now(), false);
         while !stop.is_cancelled() {
             self.exchange();
-            let whole = std::mem::take(&mut nudged) || look_at <= tokio::time::Instant::now();
-            let look_again_in = self.pass(&mut tasks, &mut health, &stop, whole).await;
-            let next = tokio::time::Instant::now() + look_again_in;
-            look_at = if whole { next } else { look_at.min(next) };
+            let due = look_at <= tokio::time::Instant::now();
+            let scope = match std::mem::take(&mut nudged) {
+                true if idle && !due && self.may_claim_unseen(&tasks) => Scope::Unseen,
+                true => Scope::Queue,
+                false if due => Scope::Queue,
+                false => Scope::Answers,
+            };
+            let look_again_in = self.pass(&mut tasks, &mut health, &stop, scope).await;
+            idle = look_again_in.is_none();
+            let longest = self.settings.get().worker.poll_interval;
+            let next = tokio::time::Instant::now() + look_again_in.map_or(longest, |wait| wait.min(longest));
+            look_at = if scope == Scope::Queue { next } else { look_at.min(next) };
             let until = if tasks.has_fresh() { tokio::time::Instant::now() } else { look_at };
             let asleep = tokio::time::sleep_until(until);
             tokio::pin!(asleep);
@@ -353,6 +368,11 @@ impl Engine {
 
     fn delay(&self, n: u32) -> Duration {
         intervals::delay(&self.settings.get().retry, n, &*self.surroundings.chance)
+    }
+
+    /// Whether whatever has come can only be the one tenant's, and may go at once.
+    fn may_claim_unseen(&self, tasks: &Tasks) -> bool {
+        matches!(&self.tenants[..], [tenant] if tasks.calls.is_empty() && tenant.graph.ready())
     }
 
     /// With the slots of as many calls as are recorded in the same turn.

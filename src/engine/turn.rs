@@ -27,28 +27,39 @@ const LONGEST_KEPT: Duration = Duration::from_secs(5);
 /// How soon a tenant is claimed again that another worker was claiming: about what a claim takes.
 const LOCK_AGAIN: Duration = Duration::from_millis(10);
 
+/// What a pass is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// All that waits.
+    Queue,
+    /// Tenants whose calls have been answered.
+    Answers,
+    /// What has just come into an empty queue: it is seen when it is claimed, which saves the look before that.
+    Unseen,
+}
+
 impl Engine {
-    /// One look at the queue, the `whole` of it or only that of tenants whose calls have been answered: records what was answered,
-    /// claims what may go and starts its calls. Returns when to look again if nothing happens.
+    /// One pass over `scope`: records what was answered, claims what may go and starts its calls. Returns when to look again if
+    /// nothing happens; `None`: nothing waits for a time.
     pub(super) async fn pass(
         &self,
         tasks: &mut Tasks,
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
-        whole: bool,
-    ) -> Duration {
+        scope: Scope,
+    ) -> Option<Duration> {
         self.metrics.looks();
         failpoint::reach("before-pass");
         let settings = self.settings.get();
         let told = tasks.told();
-        match self.try_pass(tasks, health, stop, whole).await {
+        match self.try_pass(tasks, health, stop, scope).await {
             Ok(look_again_in) => {
                 if health.failures > 0 {
                     info!(database = settings.database, failures = health.failures, "the database is back");
                 }
                 health.failures = 0;
                 self.metrics.looked(None);
-                look_again_in.min(settings.worker.poll_interval)
+                (look_again_in < Duration::MAX).then_some(look_again_in)
             }
             Err(problem) => {
                 let asked_at = self.surroundings.clock.now();
@@ -68,7 +79,7 @@ impl Engine {
                 health.failures = health.failures.saturating_add(1);
                 self.metrics.looked(Some(problem.to_string()));
                 let longest = if tasks.answered.is_empty() { settings.worker.poll_interval } else { LONGEST_KEPT };
-                self.delay(health.failures).min(longest).min(settings.worker.poll_interval)
+                Some(self.delay(health.failures).min(longest))
             }
         }
     }
@@ -78,7 +89,7 @@ impl Engine {
         tasks: &mut Tasks,
         health: &mut DatabaseHealth,
         stop: &CancellationToken,
-        whole: bool,
+        scope: Scope,
     ) -> Result<Duration, StoreError> {
         self.beat();
         if health.unsure {
@@ -96,13 +107,13 @@ impl Engine {
         }
         let mut look_again_in = self.record_alone(tasks, health, false).await?;
         let mut soonest = |time: Option<Duration>| look_again_in = look_again_in.min(time.unwrap_or(Duration::MAX));
-        let facts = if whole { self.look().await? } else { BTreeMap::new() };
+        let facts = if scope == Scope::Queue { self.look().await? } else { BTreeMap::new() };
         for tenant in &self.tenants {
             let answers = tasks.take_fresh(&tenant.name);
             let bounds = self.bounds(tenant, tasks, answers.len());
             let token = tenant.graph.ready();
             tenant.note_token();
-            let (mut call, mut expire) = (!answers.is_empty(), false);
+            let (mut call, mut expire) = (!answers.is_empty() || scope == Scope::Unseen, false);
             if let Some(facts) = facts.get(&tenant.name) {
                 let wants = attention(facts, &bounds);
                 soonest(wants.look_again_in);

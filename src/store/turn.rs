@@ -37,10 +37,13 @@ pub(super) trait Steps: Send {
     async fn promote_due(&mut self, tenant: &str) -> Result<(), StoreError>;
     async fn due(&mut self, tenant: &str, fetch: usize) -> Result<Vec<Entry>, StoreError>;
     async fn overdue(&mut self, tenant: &str, now: DateTime<Utc>) -> Result<Vec<Entry>, StoreError>;
-    async fn intend(&mut self, claim: &Claim<'_>, intent: &Intent) -> Result<(), StoreError>;
-    /// Queued entries go with their calls.
-    async fn start_sending(&mut self, requests: &[i64], calls: &[CallId]) -> Result<u64, StoreError>;
-    async fn charge_rate(&mut self, tenant: &str, budget: &RateBudget) -> Result<(), StoreError>;
+    /// Writes down calls, with which queued entries go, and charges them to the tenant's rate. Returns how many entries have gone.
+    async fn intend(
+        &mut self,
+        claim: &Claim<'_>,
+        intents: &[Intent],
+        budget: Option<&RateBudget>,
+    ) -> Result<u64, StoreError>;
     async fn expire(&mut self, requests: &[i64]) -> Result<u64, StoreError>;
 }
 
@@ -228,18 +231,10 @@ async fn claim(steps: &mut impl Steps, claim: &Claim<'_>, decide: &Decide<'_>) -
     let entries = rows::merged(due, overdue);
     let decision = decide(Snapshot { now: facts.now, tenant: facts.tenant.clone(), entries });
 
-    let (mut requests, mut calls) = (Vec::new(), Vec::new());
-    for intent in &decision.intents {
-        steps.intend(claim, intent).await?;
-        requests.extend(rows::request_ids(&intent.entries));
-        calls.resize(requests.len(), intent.call_id);
-    }
-    if !requests.is_empty() {
-        let moved = steps.start_sending(&requests, &calls).await?;
-        rows::expect_rows("claim: queued to sending", requests.len(), moved)?;
-    }
-    if let Some(budget) = &decision.budget {
-        steps.charge_rate(tenant, budget).await?;
+    if !decision.intents.is_empty() {
+        let go: usize = decision.intents.iter().map(|intent| intent.entries.len()).sum();
+        let gone = steps.intend(claim, &decision.intents, decision.budget.as_ref()).await?;
+        rows::expect_rows("claim: queued to sending", go, gone)?;
     }
     if !decision.expired.is_empty() {
         let requests = rows::request_ids(&decision.expired);

@@ -196,15 +196,23 @@ statements! {
           AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id OFFSET 0)
           AND NOT EXISTS (SELECT FROM pauses p WHERE p.scope = 'request' AND p.subject = q.request_id::text OFFSET 0)
         ORDER BY q.priority DESC, q.request_id LIMIT $2";
-    INSERT_INTENT = "
-        INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,
-                                 cloud_pc_ids, sent_at)
-        VALUES ($1, $2, $3, $4, 'sending', cardinality($5::text[]), $5, $6, $7, $8, statement_timestamp())";
-    START_SENDING = "
+    // Differs because SQLite needs a statement for each: this is one round trip between a wake-up and its call. Each call has its
+    // part of the lists.
+    INTEND = "
+        WITH calls AS (
+            SELECT u.id, u.digest, ($7::text[])[u.first:u.last] AS devices, ($8::bigint[])[u.first:u.last] AS requests,
+                   ($9::uuid[])[u.first:u.last] AS cloud_pcs
+            FROM unnest($3::uuid[], $4::text[], $5::integer[], $6::integer[]) AS u (id, digest, first, last)
+        ), intended AS (
+            INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,
+                                     cloud_pc_ids, sent_at)
+            SELECT id, $1, $2, $10, 'sending', cardinality(devices), devices, requests, digest, cloud_pcs, statement_timestamp() FROM calls
+        ), charged AS (
+            UPDATE tenants SET next_call_at = $11, pace = $12, paced_at = $13 WHERE name = $1 AND $11::timestamptz IS NOT NULL
+        )
         UPDATE reprovision_queue q SET state = 'sending', call_id = u.call_id, wait_reason = NULL
-        FROM unnest($1::bigint[], $2::uuid[]) AS u (request_id, call_id)
+        FROM (SELECT id AS call_id, unnest(requests) AS request_id FROM calls) u
         WHERE q.request_id = u.request_id AND q.state = 'queued'";
-    CHARGE_RATE = "UPDATE tenants SET next_call_at = $2, pace = $3, paced_at = $4 WHERE name = $1";
     EXPIRE_RESULTS = "
         INSERT INTO device_results (request_id, tenant, managed_device_id, attempt, bucket, source, final, detail,
                                     requested_by, reason, recorded_at)

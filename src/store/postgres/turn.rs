@@ -138,35 +138,38 @@ impl Steps for PostgresSteps {
         entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(now).fetch_all(&mut *self.0).await?)
     }
 
-    async fn intend(&mut self, claim: &Claim<'_>, intent: &Intent) -> Result<(), StoreError> {
-        sqlx::query(sql::INSERT_INTENT)
-            .bind(intent.call_id.0)
+    async fn intend(
+        &mut self,
+        claim: &Claim<'_>,
+        intents: &[Intent],
+        budget: Option<&RateBudget>,
+    ) -> Result<u64, StoreError> {
+        let (mut digests, mut firsts, mut lasts, mut entries) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for intent in intents {
+            digests.push(intent.digest.as_str());
+            firsts.push(entries + 1);
+            entries += i32::try_from(intent.entries.len()).unwrap_or(i32::MAX);
+            lasts.push(entries);
+        }
+        let cloud_pcs = |of: &Intent| rows::cloud_pc_ids(of).unwrap_or_else(|| vec![None; of.entries.len()]);
+        let any = intents.iter().any(|intent| intent.cloud_pcs.is_some());
+        let gone = sqlx::query(sql::INTEND)
             .bind(claim.tenant.as_str())
             .bind(claim.action.as_str())
+            .bind(intents.iter().map(|intent| intent.call_id.0).collect::<Vec<_>>())
+            .bind(digests)
+            .bind(firsts)
+            .bind(lasts)
+            .bind(intents.iter().flat_map(|intent| rows::device_ids(&intent.entries)).collect::<Vec<_>>())
+            .bind(intents.iter().flat_map(|intent| rows::request_ids(&intent.entries)).collect::<Vec<_>>())
+            .bind(any.then(|| intents.iter().flat_map(cloud_pcs).collect::<Vec<_>>()))
             .bind(claim.worker.0)
-            .bind(rows::device_ids(&intent.entries))
-            .bind(rows::request_ids(&intent.entries))
-            .bind(&intent.digest)
-            .bind(rows::cloud_pc_ids(intent))
+            .bind(budget.map(|budget| budget.next_call_at))
+            .bind(budget.map(|budget| i64::from(budget.pace.thousandths)))
+            .bind(budget.and_then(|budget| budget.pace.since))
             .execute(&mut *self.0)
             .await?;
-        Ok(())
-    }
-
-    async fn start_sending(&mut self, requests: &[i64], calls: &[CallId]) -> Result<u64, StoreError> {
-        let moved = sqlx::query(sql::START_SENDING).bind(requests).bind(uuids(calls)).execute(&mut *self.0).await?;
-        Ok(moved.rows_affected())
-    }
-
-    async fn charge_rate(&mut self, tenant: &str, budget: &RateBudget) -> Result<(), StoreError> {
-        sqlx::query(sql::CHARGE_RATE)
-            .bind(tenant)
-            .bind(budget.next_call_at)
-            .bind(i64::from(budget.pace.thousandths))
-            .bind(budget.pace.since)
-            .execute(&mut *self.0)
-            .await?;
-        Ok(())
+        Ok(gone.rows_affected())
     }
 
     async fn expire(&mut self, requests: &[i64]) -> Result<u64, StoreError> {

@@ -204,10 +204,13 @@ statements! {
           AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'device' AND p.subject = q.managed_device_id)
           AND NOT EXISTS (SELECT 1 FROM pauses p WHERE p.scope = 'request' AND p.subject = CAST(q.request_id AS TEXT))
         ORDER BY q.priority DESC, q.request_id LIMIT ?2";
-    INSERT_INTENT = "
+    // Differ because Postgres can do all of it in one statement.
+    INSERT_INTENTS = "
         INSERT INTO graph_calls (id, tenant, action, worker, state, device_count, managed_device_ids, request_ids, request_digest,
                                  cloud_pc_ids, sent_at)
-        VALUES (?1, ?2, ?3, ?4, 'sending', json_array_length(?5), ?5, ?6, ?7, ?8, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+        SELECT value ->> 0, ?1, ?2, ?3, 'sending', json_array_length(value -> 1), value ->> 1, value ->> 2, value ->> 3, value ->> 4,
+               strftime('%Y-%m-%dT%H:%M:%fZ', 'now')
+        FROM json_each(?4)";
     START_SENDING = "
         UPDATE reprovision_queue SET state = 'sending', call_id = u.call_id, wait_reason = NULL
         FROM (SELECT value ->> 0 AS request_id, value ->> 1 AS call_id FROM json_each(?1)) AS u

@@ -112,35 +112,43 @@ impl Steps for SqliteSteps {
         entries(&sqlx::query(sql::OVERDUE).bind(tenant).bind(SWEEP).bind(now).fetch_all(&mut *self.0).await?)
     }
 
-    async fn intend(&mut self, claim: &Claim<'_>, intent: &Intent) -> Result<(), StoreError> {
-        sqlx::query(sql::INSERT_INTENT)
-            .bind(text(intent.call_id.0))
+    async fn intend(
+        &mut self,
+        claim: &Claim<'_>,
+        intents: &[Intent],
+        budget: Option<&RateBudget>,
+    ) -> Result<u64, StoreError> {
+        let call = |intent: &Intent| {
+            serde_json::json!([
+                intent.call_id,
+                intent.entries.iter().map(|entry| entry.device).collect::<Vec<_>>(),
+                intent.entries.iter().map(|entry| entry.request_id).collect::<Vec<_>>(),
+                intent.digest,
+                intent.cloud_pcs,
+            ])
+        };
+        sqlx::query(sql::INSERT_INTENTS)
             .bind(claim.tenant.as_str())
             .bind(claim.action.as_str())
             .bind(text(claim.worker.0))
-            .bind(json(intent.entries.iter().map(|entry| entry.device)))
-            .bind(json(intent.entries.iter().map(|entry| entry.request_id)))
-            .bind(&intent.digest)
-            .bind(intent.cloud_pcs.as_ref().map(|ids| json(ids.iter())))
+            .bind(json(intents.iter().map(call)))
             .execute(&mut *self.0)
             .await?;
-        Ok(())
-    }
-
-    async fn start_sending(&mut self, requests: &[i64], calls: &[CallId]) -> Result<u64, StoreError> {
-        let moves = json(requests.iter().zip(calls));
-        Ok(sqlx::query(sql::START_SENDING).bind(moves).execute(&mut *self.0).await?.rows_affected())
-    }
-
-    async fn charge_rate(&mut self, tenant: &str, budget: &RateBudget) -> Result<(), StoreError> {
-        sqlx::query(sql::CHARGE_RATE)
-            .bind(tenant)
-            .bind(precise(budget.next_call_at))
-            .bind(i64::from(budget.pace.thousandths))
-            .bind(budget.pace.since.map(precise))
-            .execute(&mut *self.0)
-            .await?;
-        Ok(())
+        if let Some(budget) = budget {
+            sqlx::query(sql::CHARGE_RATE)
+                .bind(claim.tenant.as_str())
+                .bind(precise(budget.next_call_at))
+                .bind(i64::from(budget.pace.thousandths))
+                .bind(budget.pace.since.map(precise))
+                .execute(&mut *self.0)
+                .await?;
+        }
+        let goes = |intent: &Intent| {
+            let call = intent.call_id;
+            intent.entries.iter().map(move |entry| (entry.request_id, call)).collect::<Vec<_>>()
+        };
+        let go = json(intents.iter().flat_map(goes));
+        Ok(sqlx::query(sql::START_SENDING).bind(go).execute(&mut *self.0).await?.rows_affected())
     }
 
     async fn expire(&mut self, requests: &[i64]) -> Result<u64, StoreError> {

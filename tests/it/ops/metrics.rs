@@ -70,6 +70,26 @@ on_both! {
     }
 }
 
+// On SQLite the daemon's own commits wake it too, and lead to looks of which nothing can be said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_into_an_empty_queue_is_claimed_without_a_look_before() {
+    let scratch = Scratch::new(Backend::Postgres).await;
+    let simulator = Simulator::start(calm()).unwrap();
+    // So that there is no look for its own sake, and none when the rate has more.
+    let settings = "[worker]\npoll_interval = \"1h\"\n[limits]\ncalls_per_period = 1000000\n";
+    let watched = Watched::start(&scratch, &simulator, settings).await;
+    let looks =
+        async || watched.metric("reprovisiond_database_operation_duration_seconds_count{operation=\"facts\"}").await;
+    scratch.request(&simulator, 1).await;
+    watched.daemon.until_all_ended(&scratch).await;
+    let before = looks().await;
+    for others in 1..4 {
+        scratch.request_after(&simulator, others, 1).await;
+        watched.daemon.until_all_ended(&scratch).await;
+    }
+    assert_eq!((looks().await, simulator.ledger().len()), (before, 4));
+}
+
 on_both! {
     async fn what_is_followed_is_counted_and_drawn_by_how_it_ended(scratch: Scratch) {
         let simulator = Simulator::start(calm()).unwrap();

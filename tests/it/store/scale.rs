@@ -222,17 +222,34 @@ impl<'a> Years<'a> {
         let ids = |called: &Called| Given::One(json!(called.requests));
         let call = |called: &Called| one(&called.id);
         let calls = |called: &Called| Given::One(json!([called.id]));
+        let tenant = || one("default");
         let rows = |called: &Called, values: Value| {
             let row = |request: &i64| [json!(request)].into_iter().chain(values.as_array().unwrap().clone()).collect();
             Given::Rows(called.requests.iter().map(row).collect())
         };
         let of = |range: std::ops::Range<i64>| Given::One(json!(range.collect::<Vec<_>>()));
         let (sending, doubtful, followed) = (&self.sending, &self.doubtful, &self.followed);
-        let tenant = || one("default");
         let tenants = || Given::One(json!(["default"]));
         let final_row = json!(["successful", "answer", true, null, 1, sending.id]);
-        let goes = |request: i64| vec![json!(request), json!(self.call)];
-        let sent = Given::Rows((self.history + 2001..self.history + 2101).map(goes).collect());
+        let (new, worker) = (json!("018f0000-0000-7000-8000-000000000001"), || one(self.db.worker.to_string()));
+        let go = json!((self.history + 2001..self.history + 2101).collect::<Vec<_>>());
+        let to = json!((1..101).map(device).collect::<Vec<_>>());
+        let intend = if self.db.scratch.backend() == Backend::Postgres {
+            let list = |value| Given::One(json!([value]));
+            let lists =
+                vec![list(new), list(json!("x")), list(json!(1)), list(json!(100)), Given::One(to), Given::One(go)];
+            let rate = vec![worker(), one(now()), one(1000), Given::One(Value::Null)];
+            let all = [vec![tenant(), one("bulk-reprovision-cloud-pc")], lists, vec![Given::One(Value::Null)], rate];
+            vec![("INTEND", all.into_iter().flatten().collect(), BATCH)]
+        } else {
+            let goes = go.as_array().unwrap().iter().map(|request| vec![request.clone(), new.clone()]).collect();
+            let calls = Given::One(json!([[new, to, go, "x", null]]));
+            vec![
+                ("INSERT_INTENTS", vec![tenant(), one("bulk-reprovision-cloud-pc"), worker(), calls], 1),
+                ("CHARGE_RATE", vec![tenant(), one(now()), one(1000), Given::One(Value::Null)], 1),
+                ("START_SENDING", vec![Given::Rows(goes)], BATCH),
+            ]
+        };
         let answer =
             json!([sending.id, "answered", 200, "x", null, null, null, "{}", null]).as_array().unwrap().clone();
         let dead = if self.db.scratch.backend() == Backend::Postgres { "now()" } else { "'2026-01-01'" };
@@ -242,7 +259,7 @@ impl<'a> Years<'a> {
             self.verb(vec![("PROMOTE_DUE", vec![tenant(), one(1000)], 1000)]),
             self.verb(vec![("DUE", vec![tenant(), one(1000)], 1000)]),
             self.verb(vec![("OVERDUE", vec![tenant(), one(1000), one(now())], 1000)]),
-            self.verb(vec![("START_SENDING", vec![sent], BATCH)]),
+            self.verb(intend),
             self.verb(vec![
                 ("EXPIRE_RESULTS", vec![of(self.last - 2100..self.last - 2000)], BATCH),
                 ("LEAVE_QUEUE", vec![of(self.last - 2100..self.last - 2000)], BATCH),

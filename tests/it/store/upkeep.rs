@@ -35,7 +35,7 @@ async fn postgres_updates_what_each_claim_charges_in_place() {
     let mut connection = PgConnection::connect(&db.scratch.url).await.unwrap();
     connection.execute("BEGIN").await.unwrap();
     for (name, given) in [
-        ("CHARGE_RATE", "'default', now(), 1000, NULL"),
+        ("INTEND", "'default', '', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, now(), 1000, NULL"),
         ("DEFER_TENANT", "'default', 1000, 'throttled', 'x'"),
         ("CAUTION_TENANT", "'default'"),
         ("CLEAR_TENANT", "'default'"),
