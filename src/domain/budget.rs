@@ -23,7 +23,7 @@ impl Budget {
     }
 
     /// Time from one request to the next. A burst and what follows it in the same period are together no more than the
-    /// rate; and a hundredth more, as there.
+    /// rate; and a hundredth more, for those that are late on their way.
     fn interval(self) -> TimeDelta {
         let steps = u128::from(self.rate.calls.max(1) - self.burst() + 1);
         let nanoseconds = self.rate.period.as_nanos() / steps / 100 * 101;

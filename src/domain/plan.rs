@@ -318,9 +318,9 @@ mod tests {
         let bounds = Bounds { max_devices: 2, rate: Rate { calls: 10, period: Duration::from_secs(10) }, ..bounds() };
         let mut snap = snapshot(entries);
         let first = planned(snap.clone(), &bounds);
-        let budget = RateBudget { next_call_at: at(1) + chrono::TimeDelta::milliseconds(10), pace: Pace::default() };
+        let budget = RateBudget { next_call_at: at(1) + chrono::TimeDelta::microseconds(7_500), pace: Pace::default() };
         assert_eq!((ids(&first.calls), first.budget), (vec![vec![0, 1]], Some(budget)));
-        let opens = Some(Duration::from_millis(960));
+        let opens = Some(Duration::from_micros(957_500));
         assert_eq!(first.look_again_in, opens);
         snap.tenant.next_call_at = Some(budget.next_call_at);
         let none = planned(snap, &bounds);
@@ -338,8 +338,8 @@ mod tests {
             (plan.calls.iter().map(Vec::len).collect::<Vec<_>>(), plan.budget.map(|budget| budget.next_call_at))
         };
         let next = |milliseconds| Some(at(0) + chrono::TimeDelta::milliseconds(milliseconds));
-        assert_eq!(sizes(100, 4), (vec![20], next(20 * 202)));
-        assert_eq!(sizes(5, 4), (vec![5], next(20_200)));
+        assert_eq!(sizes(100, 4), (vec![20], next(20 * 2015 / 10)));
+        assert_eq!(sizes(5, 4), (vec![5], next(20_150)));
         assert_eq!(sizes(20_000_000, 4).0, [20, 20, 10]);
     }
 
