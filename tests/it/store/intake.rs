@@ -114,6 +114,20 @@ on_both! {
         assert_eq!(db.sql("SELECT count(*) FROM reprovision_queue").await, "0");
     }
 
+    async fn one_wrong_row_among_many_refuses_all_of_their_statement(scratch: Scratch) {
+        let db = Db::new(scratch).await;
+        for (wrong, sentence) in [
+            (format!("'{DEVICE}', 'nobody', 0"), "tenant is not a configured tenant"),
+            ("'a PC', 'default', 0".to_owned(), "expected a GUID such as"),
+            (format!("'{DEVICE}', 'default', 1001"), "priority must be a whole number"),
+        ] {
+            let rows = (1..100).map(|n| format!("('{}', 'default', 0), ", device(n))).collect::<String>();
+            let said = db.refusal(&format!("INSERT INTO reprovision_requests (managed_device_id, tenant, priority) VALUES {rows}({wrong})")).await;
+            assert!(said.contains(sentence), "{wrong}: {said}");
+        }
+        assert_eq!(db.sql("SELECT (SELECT count(*) FROM reprovision_requests) + (SELECT count(*) FROM reprovision_queue)").await, "0");
+    }
+
     async fn the_largest_values_allowed_are_accepted(scratch: Scratch) {
         let db = Db::new(scratch).await;
         let text = |bytes: usize| "x".repeat(bytes);
