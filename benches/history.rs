@@ -2,7 +2,8 @@
 //!
 //! ```sh
 //! tests/with-postgres --durable cargo bench -- history
-//! tests/with-postgres --durable cargo bench -- history --history 10000000 --waiting 1000000   # the goal's size: some 10 GB, an hour
+//! tests/with-postgres --durable cargo bench -- history --history 10000000 --waiting 1000000   # the goal's size: some 10 GB
+//! tests/with-postgres --durable cargo bench -- history --without-device-index                 # what that index is of it
 //! ```
 //!
 //! The two databases of a kind stand beside each other and are measured in turn, each time with the same number of new
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// How often each is measured, one after the other
     #[arg(long, default_value_t = 7)]
     turns: usize,
+    /// Both without the index of results by device, whose entries come in no order
+    #[arg(long)]
+    without_device_index: bool,
 }
 
 /// History and queue of the young database.
@@ -43,6 +47,11 @@ pub async fn run(arguments: Arguments) {
     for kind in BOTH {
         let mut young = Aged::new(kind, YOUNG, YOUNG).await;
         let mut old = Aged::new(kind, arguments.history, arguments.waiting).await;
+        if arguments.without_device_index {
+            for aged in [&mut young, &mut old] {
+                aged.client.execute("DROP INDEX device_results_device").await;
+            }
+        }
         report.fact(format!(
             "{kind}: {} in history and {} waiting, written in {:.0} s",
             arguments.history, arguments.waiting, old.seconds
