@@ -38,12 +38,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long is spent on finding out why there is no connection.
 const WHY: Duration = Duration::from_secs(2);
 
-macro_rules! begin {
-    () => {
-        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL lock_timeout = '20s'; SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
-    };
-}
-
 /// In one round trip with BEGIN, and gone with the transaction. A verb's statements follow each other at once: who is
 /// silent for 15 s in between has been stopped or cut off, and the others are waiting for its tenant's lock. They wait a
 /// little longer than that, and less than `database.patience` has by default.
@@ -51,11 +45,7 @@ macro_rules! begin {
 /// Each statement of a verb is made of look-ups in indexes. A planner that has last seen a table empty believes a sequential
 /// scan to be cheaper, and keeps that plan, for foreign keys too, while the table grows: 16 µs a device for each key, instead
 /// of 2. What is estimated then would also be worth compiling, and never is.
-const BEGIN: &str = begin!();
-
-/// The same for what the work loop asks over and over. Left to itself the server plans most of it anew each time: 0.5 ms for a look
-/// that takes 0.07.
-const BEGIN_PLANNED: &str = concat!(begin!(), "; SET LOCAL plan_cache_mode = force_generic_plan");
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '15s'; SET LOCAL lock_timeout = '20s'; SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// One snapshot for several statements.
 const BEGIN_SNAPSHOT: &str =
@@ -105,12 +95,6 @@ impl Connections {
     pub(super) async fn begin(self: &Arc<Self>) -> Result<Tx, StoreError> {
         let deadline = Instant::now() + self.patience;
         self.begin_with(BEGIN, Some(deadline)).await
-    }
-
-    /// The same for statements that are asked so often that planning them for their parameters is not worth it.
-    pub(super) async fn begin_planned(self: &Arc<Self>) -> Result<Tx, StoreError> {
-        let deadline = Instant::now() + self.patience;
-        self.begin_with(BEGIN_PLANNED, Some(deadline)).await
     }
 
     /// A transaction of a command: it takes as long as it takes.

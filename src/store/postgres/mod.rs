@@ -198,8 +198,11 @@ impl Store for PostgresStore {
     }
 
     async fn facts(&self, tenants: &[TenantName]) -> Result<Vec<(TenantName, Facts)>, StoreError> {
-        let mut tx = self.connections.begin_planned().await?;
-        let found = sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&mut *tx).await?;
+        let mut tx = self.begin().await?;
+        let found = match tenants {
+            [one] => sqlx::query(sql::FACTS_OF).bind(one.as_str()).fetch_all(&mut *tx).await?,
+            _ => sqlx::query(sql::FACTS).bind(texts(tenants)).fetch_all(&mut *tx).await?,
+        };
         tx.commit().await?;
         found.iter().map(|row| Ok((rows::tenant_name(row.try_get("name")?)?, rows::facts!(row)))).collect()
     }
@@ -209,7 +212,7 @@ impl Store for PostgresStore {
         answers: &[Answer<'_>],
         claim: Option<(&Claim<'_>, &Decide<'_>)>,
     ) -> Result<Turned, StoreError> {
-        turn::take(self.connections.begin_planned().await?, answers, claim).await
+        turn::take(self.begin().await?, answers, claim).await
     }
 
     async fn defer_tenant(&self, tenant: &TenantName, effect: &TenantEffect) -> Result<(), StoreError> {

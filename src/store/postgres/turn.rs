@@ -120,7 +120,7 @@ impl Steps for PostgresSteps {
     }
 
     async fn facts(&mut self, tenant: &str) -> Result<Option<Facts>, StoreError> {
-        let row = sqlx::query(sql::FACTS).bind([tenant].as_slice()).fetch_optional(&mut *self.0).await?;
+        let row = sqlx::query(sql::FACTS_OF).bind(tenant).fetch_optional(&mut *self.0).await?;
         row.map(|row| Ok(rows::facts!(row))).transpose()
     }
 
@@ -144,32 +144,27 @@ impl Steps for PostgresSteps {
         intents: &[Intent],
         budget: Option<&RateBudget>,
     ) -> Result<u64, StoreError> {
-        let (mut digests, mut firsts, mut lasts, mut entries) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut budget, mut gone) = (budget, 0);
         for intent in intents {
-            digests.push(intent.digest.as_str());
-            firsts.push(entries + 1);
-            entries += i32::try_from(intent.entries.len()).unwrap_or(i32::MAX);
-            lasts.push(entries);
+            // With the first of them.
+            let budget = budget.take();
+            let done = sqlx::query(sql::INTEND)
+                .bind(intent.call_id.0)
+                .bind(claim.tenant.as_str())
+                .bind(claim.action.as_str())
+                .bind(claim.worker.0)
+                .bind(rows::device_ids(&intent.entries))
+                .bind(rows::request_ids(&intent.entries))
+                .bind(&intent.digest)
+                .bind(rows::cloud_pc_ids(intent))
+                .bind(budget.map(|budget| budget.next_call_at))
+                .bind(budget.map(|budget| i64::from(budget.pace.thousandths)))
+                .bind(budget.and_then(|budget| budget.pace.since))
+                .execute(&mut *self.0)
+                .await?;
+            gone += done.rows_affected();
         }
-        let cloud_pcs = |of: &Intent| rows::cloud_pc_ids(of).unwrap_or_else(|| vec![None; of.entries.len()]);
-        let any = intents.iter().any(|intent| intent.cloud_pcs.is_some());
-        let gone = sqlx::query(sql::INTEND)
-            .bind(claim.tenant.as_str())
-            .bind(claim.action.as_str())
-            .bind(intents.iter().map(|intent| intent.call_id.0).collect::<Vec<_>>())
-            .bind(digests)
-            .bind(firsts)
-            .bind(lasts)
-            .bind(intents.iter().flat_map(|intent| rows::device_ids(&intent.entries)).collect::<Vec<_>>())
-            .bind(intents.iter().flat_map(|intent| rows::request_ids(&intent.entries)).collect::<Vec<_>>())
-            .bind(any.then(|| intents.iter().flat_map(cloud_pcs).collect::<Vec<_>>()))
-            .bind(claim.worker.0)
-            .bind(budget.map(|budget| budget.next_call_at))
-            .bind(budget.map(|budget| i64::from(budget.pace.thousandths)))
-            .bind(budget.and_then(|budget| budget.pace.since))
-            .execute(&mut *self.0)
-            .await?;
-        Ok(gone.rows_affected())
+        Ok(gone)
     }
 
     async fn expire(&mut self, requests: &[i64]) -> Result<u64, StoreError> {

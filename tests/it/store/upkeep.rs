@@ -5,7 +5,7 @@ use reprovisiond::domain::lifecycle::{Bucket, CallState};
 use reprovisiond::store::statements;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, SqliteConnection};
 
-use super::{Backend, Db, ends};
+use super::{Backend, Db, Other, ends, tenant};
 use crate::support::Scratch;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -35,7 +35,7 @@ async fn postgres_updates_what_each_claim_charges_in_place() {
     let mut connection = PgConnection::connect(&db.scratch.url).await.unwrap();
     connection.execute("BEGIN").await.unwrap();
     for (name, given) in [
-        ("INTEND", "'default', '', '{}', '{}', '{}', '{}', '{}', '{}', NULL, NULL, now(), 1000, NULL"),
+        ("INTEND", "gen_random_uuid(), 'default', '', gen_random_uuid(), '{x}', '{1}', '', NULL, now(), 1000, NULL"),
         ("DEFER_TENANT", "'default', 1000, 'throttled', 'x'"),
         ("CAUTION_TENANT", "'default'"),
         ("CLEAR_TENANT", "'default'"),
@@ -50,6 +50,17 @@ async fn postgres_updates_what_each_claim_charges_in_place() {
         "SELECT relname::text, n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE n_tup_upd > 0 ORDER BY 1";
     let in_place: Vec<(String, i64, i64)> = sqlx::query_as(in_place).fetch_all(&mut connection).await.unwrap();
     assert_eq!(in_place, [("completion_tenants".to_owned(), 2, 2), ("tenants".to_owned(), 4, 4)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_is_asked_one_thing_after_the_other_over_one_connection() {
+    let db = Db::new(Scratch::new(Backend::Postgres).await).await;
+    for _ in 0..20 {
+        db.store.facts(&[tenant()]).await.unwrap();
+    }
+    // Not at once: the one that tried the URL may still be on its way out.
+    let one = "(SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'reprovisiond' AND datname = current_database())";
+    Other::connect(&db.scratch).await.until(one).await;
 }
 
 /// Checkpoints follow a commit when it has come to 1000 pages.
