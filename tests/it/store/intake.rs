@@ -121,8 +121,8 @@ on_both! {
             ("'a PC', 'default', 0".to_owned(), "expected a GUID such as"),
             (format!("'{DEVICE}', 'default', 1001"), "priority must be a whole number"),
         ] {
-            let rows = (1..100).map(|n| format!("('{}', 'default', 0), ", device(n))).collect::<String>();
-            let said = db.refusal(&format!("INSERT INTO reprovision_requests (managed_device_id, tenant, priority) VALUES {rows}({wrong})")).await;
+            let rows: Vec<String> = (1..100).map(|n| format!("('{}', 'default', 0)", device(n))).collect();
+            let said = db.refusal(&format!("INSERT INTO reprovision_requests (managed_device_id, tenant, priority) VALUES {}, ({wrong})", rows.join(", "))).await;
             assert!(said.contains(sentence), "{wrong}: {said}");
         }
         assert_eq!(db.sql("SELECT (SELECT count(*) FROM reprovision_requests) + (SELECT count(*) FROM reprovision_queue)").await, "0");
