@@ -37,10 +37,13 @@ pub fn reach(boundary: &'static str) {
             #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        Some("hang") => loop {
-            #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
-            std::thread::sleep(std::time::Duration::from_hours(1));
-        },
+        // What else this thread had to do goes on in another.
+        Some("hang") => tokio::task::block_in_place(|| {
+            loop {
+                #[allow(clippy::disallowed_methods, reason = "holding this thread is what it is for")]
+                std::thread::sleep(std::time::Duration::from_hours(1));
+            }
+        }),
         _ => std::process::abort(),
     });
 }
